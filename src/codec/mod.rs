@@ -1,0 +1,56 @@
+//! Between a [`Notification`](crate::Notification) and its bytes in shared memory.
+//!
+//! An archive is one rkyv root of fixed size, preceded by all texts packed into one string:
+//!
+//! ```text
+//!  0                          t (texts)   aligned to 8                      archive_len
+//! +--------------------------------------+--------------------------------------------+
+//! | user_id source text text ...   | pad | numbers, times, words | end marks | rel ptr |
+//! +--------------------------------------+--------------------------------------------+
+//!                                         ^ the root: its place follows from the length
+//! ```
+//!
+//! One UTF-8 pass checks all texts, where ten separate strings would cost ten checks and ten relative pointers. And the
+//! length of the archive is known before a byte of it is written, so a ring reserves exactly what it needs.
+
+pub(crate) mod form;
+pub(crate) mod texts;
+
+use crate::notification::{Notification, USER_ID_BYTES_MAX};
+
+/// Why a notification cannot be put into a record. Nothing was published.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum EncodeError {
+    /// A number is NaN or infinite. JSON cannot say such numbers.
+    #[error("field {field}: {value} is not a finite number")]
+    NotFinite { field: &'static str, value: f64 },
+    /// The user id is empty: nobody would get it. Everybody is `*`.
+    #[error("user_id is empty; `*` addresses everybody")]
+    UserIdEmpty,
+    /// The user id is too long.
+    #[error("user_id has {len} bytes; the longest allowed is {max}", max = USER_ID_BYTES_MAX)]
+    UserIdTooLong { len: usize },
+    /// All texts together, user id and source included, do not fit into one record.
+    #[error("the texts have {len} bytes together; the most that fits into a record is {max}", max = texts::BYTES_MAX)]
+    TextsTooLong { len: usize },
+}
+
+/// Checks a notification and tells the exact length of its archive, in bytes.
+#[inline]
+pub(crate) fn archive_len(notification: &Notification<'_>) -> Result<usize, EncodeError> {
+    let user_id = notification.user_id;
+    if user_id.is_empty() {
+        return Err(EncodeError::UserIdEmpty);
+    }
+    if user_id.len() > USER_ID_BYTES_MAX {
+        return Err(EncodeError::UserIdTooLong { len: user_id.len() });
+    }
+    notification.payload.check()?;
+    notification.payload.archive_len(user_id, notification.source)
+}
+
+/// Writes the archive; `out` is exactly [`archive_len`] bytes long and aligned to 8.
+#[inline]
+pub(crate) fn write_archive(notification: &Notification<'_>, out: &mut [u8]) -> Result<(), EncodeError> {
+    notification.payload.archive(notification.user_id, notification.source, out)
+}

@@ -1,0 +1,224 @@
+//! A record: a header of 48 bytes, then the archive. The same bytes stand in a ring and in the gateway's journal.
+//!
+//! ```text
+//!       0               4               8      9      10            12             16
+//!      +---------------+---------------+------+------+-------------+---------------+
+//!   0  | record length | archive length| type |  prio| flags       | user hash     |
+//!      +---------------+---------------+------+------+-------------+---------------+
+//!  16  | lane sequence                 | timestamp, ns since the Unix epoch         |
+//!      +-------------------------------+-------------------------------------------+
+//!  32  | message id                                                                |
+//!      +---------------------------------------------------------------------------+
+//!  48  | archive ... , zeros up to a multiple of 16                                |
+//!      +---------------------------------------------------------------------------+
+//! ```
+//!
+//! All numbers are little-endian. The record length counts the header and is a multiple of 16, so that a record that
+//! begins aligned is followed by one that does. The first sixteen bytes tell a reader whether the record is one of its
+//! own; a lap's *padding* has only them (type 0).
+
+use crate::codec::{self, EncodeError};
+use crate::notification::{
+    MessageId, MessageType, Notification, NotificationView, PayloadView, Priority, UserHash,
+};
+
+/// Length of a record's header, in bytes.
+pub const RECORD_HEADER_LEN: usize = 48;
+
+/// Every record begins at a multiple of this, and its length is one.
+pub const RECORD_ALIGN: usize = 16;
+
+/// Longest record, header included, in bytes.
+pub const RECORD_LEN_MAX: usize = 64 * 1024;
+
+/// Type code of the padding that fills a lap's end.
+pub(crate) const TYPE_PADDING: u8 = 0;
+
+/// The caller gave the timestamp, so it does not tell when the record was published.
+const FLAG_TIMESTAMP_GIVEN: u16 = 1;
+
+/// What a record says before its archive. Plain numbers: nothing in here was checked until
+/// [`RecordHeader::check`] says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// Length of the record with this header, in bytes; a multiple of [`RECORD_ALIGN`].
+    pub record_len: u32,
+    /// Exact length of the archive, in bytes; rkyv's root stands at its end.
+    pub archive_len: u32,
+    /// Code of the [`MessageType`]; 0 is padding.
+    pub type_code: u8,
+    /// Number of the [`Priority`].
+    pub priority: u8,
+    /// Bit 0: the timestamp was given by the caller. The others are zero.
+    pub flags: u16,
+    /// Hash of the user id.
+    pub user_hash: UserHash,
+    /// The how-many-th record of its lane, over all four rings, from 1.
+    pub lane_sequence: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// The key for de-duplication.
+    pub message_id: MessageId,
+}
+
+/// A record that no producer of this library writes. The numbers are those found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The lengths contradict each other or the limits.
+    #[error("record of {record_len} bytes with an archive of {archive_len}: impossible lengths")]
+    Length { record_len: u32, archive_len: u32 },
+    /// No such type.
+    #[error("record of type {0}: no such type")]
+    Type(u8),
+    /// No such priority, or not that of its ring.
+    #[error("record of priority {0}: not one of its place")]
+    Priority(u8),
+    /// The archive did not pass rkyv's checked access, or its texts or numbers are not sound.
+    #[error("archive of {len} bytes is not a sound {message_type:?}")]
+    Archive { message_type: MessageType, len: usize },
+    /// The hash in the header is not that of the user id in the archive.
+    #[error("user hash {found:#010x} in the header, {expected:#010x} in the archive")]
+    UserHash { found: u32, expected: u32 },
+}
+
+impl RecordHeader {
+    /// The header of a record for `notification`, published at `now` (ns since the Unix epoch).
+    #[inline]
+    pub(crate) fn new(
+        notification: &Notification<'_>,
+        archive_len: usize,
+        lane_sequence: u64,
+        lane_tag: u32,
+        now: i64,
+    ) -> Self {
+        let message_id =
+            notification.message_id.unwrap_or_else(|| MessageId::compose(lane_tag, lane_sequence, now));
+        Self {
+            record_len: record_len(archive_len) as u32,
+            archive_len: archive_len as u32,
+            type_code: notification.message_type() as u8,
+            priority: notification.priority as u8,
+            flags: if notification.timestamp.is_some() { FLAG_TIMESTAMP_GIVEN } else { 0 },
+            user_hash: UserHash::of(notification.user_id),
+            lane_sequence,
+            timestamp: notification.timestamp.unwrap_or(now),
+            message_id,
+        }
+    }
+
+    /// The header as it stands in memory.
+    #[inline]
+    pub fn to_bytes(&self) -> [u8; RECORD_HEADER_LEN] {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        bytes[0..4].copy_from_slice(&self.record_len.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.archive_len.to_le_bytes());
+        bytes[8] = self.type_code;
+        bytes[9] = self.priority;
+        bytes[10..12].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.user_hash.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.lane_sequence.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.timestamp.to_le_bytes());
+        bytes[32..48].copy_from_slice(&self.message_id.to_bytes());
+        bytes
+    }
+
+    /// Reads a header. Any bytes give one; see [`RecordHeader::check`].
+    #[inline]
+    pub fn from_bytes(bytes: &[u8; RECORD_HEADER_LEN]) -> Self {
+        let u32_at = |at: usize| u32::from_le_bytes(field(bytes, at));
+        Self {
+            record_len: u32_at(0),
+            archive_len: u32_at(4),
+            type_code: bytes[8],
+            priority: bytes[9],
+            flags: u16::from_le_bytes(field(bytes, 10)),
+            user_hash: UserHash(u32_at(12)),
+            lane_sequence: u64::from_le_bytes(field(bytes, 16)),
+            timestamp: i64::from_le_bytes(field(bytes, 24)),
+            message_id: MessageId::from_bytes(field(bytes, 32)),
+        }
+    }
+
+    /// Checks the lengths, the type and the priority.
+    ///
+    /// # Errors
+    /// The first rule that the header breaks.
+    #[inline]
+    pub fn check(&self) -> Result<(MessageType, Priority), RecordError> {
+        let (record_len, archive_len) = (self.record_len, self.archive_len);
+        if record_len as usize > RECORD_LEN_MAX
+            || archive_len as usize > RECORD_LEN_MAX
+            || record_len as usize != self::record_len(archive_len as usize)
+        {
+            return Err(RecordError::Length { record_len, archive_len });
+        }
+        let message_type = MessageType::from_code(self.type_code).ok_or(RecordError::Type(self.type_code))?;
+        let priority = Priority::from_number(self.priority).ok_or(RecordError::Priority(self.priority))?;
+        Ok((message_type, priority))
+    }
+
+    /// Checks header and archive against each other and gives the notification in place.
+    ///
+    /// `archive` is exactly [`RecordHeader::archive_len`] bytes long and aligned to 8: the bytes behind the header.
+    /// The check reads every text once (UTF-8) and nothing twice; what it gives stays true as long as nobody writes to
+    /// these bytes.
+    ///
+    /// # Errors
+    /// What is wrong, if these bytes are not a record that a producer of this build writes.
+    #[inline]
+    pub fn view<'a>(&self, archive: &'a [u8]) -> Result<NotificationView<'a>, RecordError> {
+        let (message_type, priority) = self.check()?;
+        let unsound = RecordError::Archive { message_type, len: archive.len() };
+        if archive.len() != self.archive_len as usize {
+            return Err(unsound);
+        }
+        let payload = PayloadView::access(message_type, archive).ok_or(unsound)?;
+        let view =
+            NotificationView { message_id: self.message_id, timestamp: self.timestamp, priority, payload };
+        let expected = UserHash::of(view.user_id());
+        if expected != self.user_hash {
+            return Err(RecordError::UserHash { found: self.user_hash.0, expected: expected.0 });
+        }
+        Ok(view)
+    }
+
+    /// When the record was published, in nanoseconds since the Unix epoch; `None` if its timestamp was the caller's.
+    #[inline]
+    pub fn published_at(&self) -> Option<i64> {
+        (self.flags & FLAG_TIMESTAMP_GIVEN == 0).then_some(self.timestamp)
+    }
+}
+
+/// A notification as a record, outside of any ring: what a recorder or a test puts into a file.
+///
+/// `lane_sequence`, `lane_tag` and `now` are what a lane would fill in.
+///
+/// # Errors
+/// [`EncodeError`], as [`Producer::publish`](crate::Producer::publish) would refuse it.
+pub fn to_record(
+    notification: &Notification<'_>,
+    lane_sequence: u64,
+    lane_tag: u32,
+    now: i64,
+) -> Result<Vec<u8>, EncodeError> {
+    let archive_len = codec::archive_len(notification)?;
+    let header = RecordHeader::new(notification, archive_len, lane_sequence, lane_tag, now);
+    // The archive is built at a multiple of 16, as in a ring: its inner alignment depends on that alone.
+    let mut record = vec![0; header.record_len as usize];
+    record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
+    codec::write_archive(notification, &mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + archive_len])?;
+    Ok(record)
+}
+
+/// Length of the record for an archive of that length.
+#[inline]
+pub(crate) const fn record_len(archive_len: usize) -> usize {
+    (RECORD_HEADER_LEN + archive_len).next_multiple_of(RECORD_ALIGN)
+}
+
+#[inline]
+fn field<const N: usize>(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
