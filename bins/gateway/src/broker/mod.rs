@@ -1,0 +1,1 @@
+//! One thread between the lanes and the journal.
