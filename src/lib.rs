@@ -1,12 +1,66 @@
 //! Bellwire: a shared-memory notification bus for exchanges.
+//!
+//! Producers (a matching engine, risk control, ...) write notifications into lock-free rings in shared memory;
+//! consumers read them there. This crate is both ends: it links into the engine, so it has few dependencies, no threads,
+//! no async runtime, and its publish path neither allocates nor locks nor makes a system call.
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | bus | a name that lanes and consumers share; default `main` |
+//! | lane | one producer's segment on a bus: four rings, one per priority |
+//! | ring | a single-writer ring buffer of records |
+//! | record | a header of 48 bytes and an archived notification |
+//! | position | a count of bytes since the ring was made; only grows |
+//! | lane sequence | a count of records over the four rings of a lane: the order of publishing |
+//! | lap | once around a ring |
+//! | commit | the store that makes records visible, or that lets a producer overwrite them |
+//! | cursor | how far a consumer has come in a ring |
+//! | gating | a consumer that producers do not overtake |
+//! | overrun | what happens to a reader that is not gating and too slow |
+//! | tap | a reader that never gates |
+//! | doorbell | the word that sleeping readers sleep on |
+//!
+//! One notification's way through the code: [`Notification`] → `codec` → [`Producer::publish`] → `ring::writer` → shared
+//! memory → `ring::reader` → [`Reader::peek`] → [`NotificationView`].
+//!
+//! # One writer per segment
+//!
+//! A lane is written by its producer alone and a consumer's cursors by that consumer alone; everybody else maps them
+//! read-only, and the kernel sees to it. So there is no compare-and-swap on any path, a killed process leaves nothing
+//! half-done that anybody sees, and a consumer that faces the internet cannot scribble on the engine's memory.
+//!
+//! # Trust
+//!
+//! A reader in place ([`Slot::view`]) trusts the producer not to rewrite what it has published. A reader that trusts
+//! nobody copies ([`Slot::copy_archive`]) and validates its copy. No reader indexes by an unchecked number from shared
+//! memory, and a segment of somebody else than the configured user or group is refused.
 #![deny(unsafe_code)]
 
+mod bus;
+mod clock;
 mod codec;
+mod doorbell;
+pub mod inspect;
 #[cfg(feature = "json")]
 pub mod json;
+mod layout;
 pub mod notification;
+mod producer;
+mod reader;
 mod record;
+mod region;
+mod ring;
+mod tap;
 
+pub use bus::{CONSUMERS_MAX, DEFAULT_BUS, LANES_MAX, NAME_LEN_MAX, NameError, SegmentKind, check_name};
 pub use codec::EncodeError;
+pub use layout::{IdentityError, abi_fingerprint};
 pub use notification::*;
+pub use producer::{Batch, Counters, Producer, ProducerOptions, PublishError, Published};
+pub use reader::{
+    Budget, LaneFault, LaneId, LaneInfo, Reader, ReaderOptions, Refresh, Scout, Slot, Wake, Waker,
+};
 pub use record::{RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordError, RecordHeader, to_record};
+pub use region::OpenError;
+pub use ring::reader::RingFault;
+pub use tap::{Tap, TapPoll, TapRecord, TapStart};

@@ -61,7 +61,7 @@ pub(crate) fn are_sound(ends: &[ArchivedU16], packed: &ArchivedBox<str>) -> bool
 }
 
 /// Archives several texts as one packed `Box<str>`.
-pub struct Joined;
+pub(crate) struct Joined;
 
 impl<'a, const N: usize> ArchiveWith<[&'a str; N]> for Joined {
     type Archived = ArchivedBox<str>;

@@ -1,0 +1,256 @@
+//! Looking at a bus without disturbing it: segments, lanes and cursors as they are now, through read-only mappings.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use crate::bus::{NameError, SegmentKind, check_name, parse_segment_file, segment_file, segment_path};
+use crate::layout::{CursorsHeader, LaneHeader};
+use crate::notification::Priority;
+use crate::region::directory::files;
+use crate::region::foreign::{ForeignCursors, ForeignLane, ForeignSegment};
+use crate::region::{OpenError, Trust};
+
+/// A segment's file.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub path: PathBuf,
+    pub bus: String,
+    pub kind: SegmentKind,
+    /// The producer's or consumer's name.
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// The permission bits.
+    pub mode: u32,
+    /// Length, in bytes.
+    pub len: u64,
+    pub inode: u64,
+    /// Whether its owner lives. `None`: we may not even open the file.
+    pub held: Option<bool>,
+}
+
+/// A lane as it was when it was read.
+#[derive(Clone, Debug)]
+pub struct LaneStatus {
+    pub name: String,
+    pub path: PathBuf,
+    /// Tells this lane from any other that had or will have the same name.
+    pub key: u64,
+    /// When the segment was made, in nanoseconds since the Unix epoch.
+    pub created_at: i64,
+    /// When its owner opened it, likewise.
+    pub opened_at: i64,
+    /// The owner, or the last one.
+    pub pid: u32,
+    /// Whether the owner lives.
+    pub held: bool,
+    /// Whether readers may sleep on it for longer than a millisecond.
+    pub membarrier: bool,
+    /// How often somebody was woken.
+    pub doorbell: u32,
+    /// P0 to P3.
+    pub rings: [RingStatus; 4],
+    pub consumers: Vec<AckStatus>,
+}
+
+/// A ring as it was when it was read. All counts in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct RingStatus {
+    pub priority: Priority,
+    pub capacity: u64,
+    /// Bytes ever committed.
+    pub position: u64,
+    /// Position of the oldest record that is retained.
+    pub oldest: u64,
+    /// Records ever committed.
+    pub published: u64,
+    /// Publishes refused because the ring was full.
+    pub refused: u64,
+    /// Most bytes unread by the slowest consumer at any look of the producer.
+    pub high_water: u64,
+}
+
+/// A consumer as a lane's producer sees it.
+#[derive(Clone, Debug)]
+pub struct AckStatus {
+    /// Key of the consumer's cursor segment.
+    pub key: u64,
+    pub name: String,
+    /// The attachment that the producer promised not to overtake; 0: none.
+    pub attachment: u64,
+    /// How often the producer stopped waiting for it because it was dead for too long.
+    pub released: u64,
+}
+
+/// A consumer's cursors as they were when they were read.
+#[derive(Clone, Debug)]
+pub struct CursorsStatus {
+    pub name: String,
+    pub path: PathBuf,
+    pub key: u64,
+    pub created_at: i64,
+    pub opened_at: i64,
+    pub pid: u32,
+    pub held: bool,
+    /// How often it was opened.
+    pub attachment: u64,
+    /// How often it went to sleep.
+    pub parked: u32,
+    /// The mark of its last commit.
+    pub mark: u64,
+    pub lanes: Vec<CursorStatus>,
+}
+
+/// One consumer's cursors over one lane.
+#[derive(Clone, Debug)]
+pub struct CursorStatus {
+    pub lane_key: u64,
+    pub lane_name: String,
+    /// Committed position in P0 to P3.
+    pub positions: [u64; 4],
+    /// Records consumed of P0 to P3; `None` where it cannot be told.
+    pub consumed: [Option<u64>; 4],
+}
+
+/// The names of all buses on this machine, sorted.
+pub fn buses() -> Vec<String> {
+    let mut buses: Vec<_> =
+        files().filter_map(|file| parse_segment_file(&file).map(|(bus, ..)| bus.to_owned())).collect();
+    buses.sort_unstable();
+    buses.dedup();
+    buses
+}
+
+/// The segments of a bus, lanes first, by name. Also those that this user may not open.
+///
+/// # Errors
+/// [`NameError`]: no bus can have that name.
+pub fn segments(bus: &str) -> Result<Vec<Segment>, NameError> {
+    check_name("bus", bus)?;
+    let mut segments: Vec<_> = files()
+        .filter_map(|file| match parse_segment_file(&file) {
+            Some((of, kind, name)) if of == bus => segment(&file, bus, kind, name),
+            _ => None,
+        })
+        .collect();
+    segments.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    Ok(segments)
+}
+
+fn segment(file: &str, bus: &str, kind: SegmentKind, name: &str) -> Option<Segment> {
+    let path = segment_path(file);
+    let stat = nix::sys::stat::lstat(&path).ok()?;
+    let anybody = Trust { uid: stat.st_uid, gid: None };
+    let held = match ForeignSegment::open(file, &anybody, 0) {
+        Ok(segment) => Some(segment.owner_lives()),
+        Err(_) => None,
+    };
+    Some(Segment {
+        path,
+        bus: bus.to_owned(),
+        kind,
+        name: name.to_owned(),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o7777,
+        len: stat.st_size as u64,
+        inode: stat.st_ino,
+        held,
+    })
+}
+
+impl LaneStatus {
+    /// Reads the header of a lane of this user, or of the members of `group`.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it is not there, not ours to read, or not a lane of this build.
+    pub fn read(bus: &str, lane: &str, group: Option<&str>) -> Result<Self, OpenError> {
+        let trust = Trust::with_group(group)?;
+        let lane = ForeignLane::open(&segment_file(bus, SegmentKind::Lane, lane)?, &trust)?;
+        let header: &LaneHeader = lane.header();
+        // Relaxed throughout: a picture for people, no part of which need fit the others.
+        let rings = std::array::from_fn(|index| {
+            let ring = &header.rings[index];
+            let capacity = lane.capacities()[index] as u64;
+            RingStatus {
+                priority: Priority::ALL[index],
+                capacity,
+                position: ring.commit.position.load(Ordering::Relaxed),
+                oldest: ring.oldest(capacity).map_or(0, |place| place.position),
+                published: ring.commit.records.load(Ordering::Relaxed),
+                refused: ring.reservation.refused.load(Ordering::Relaxed),
+                high_water: ring.reservation.high_water.load(Ordering::Relaxed),
+            }
+        });
+        let acks = header.acks.iter().filter(|ack| ack.key.load(Ordering::Relaxed) != 0);
+        let consumers = acks.map(|ack| AckStatus {
+            key: ack.key.load(Ordering::Relaxed),
+            name: ack.name.load(),
+            attachment: ack.attachment.load(Ordering::Relaxed),
+            released: ack.released.load(Ordering::Relaxed),
+        });
+        Ok(Self {
+            name: header.identity.name.load(),
+            path: lane.segment().path().to_owned(),
+            key: header.identity.key.load(Ordering::Relaxed),
+            created_at: header.identity.created_at.load(Ordering::Relaxed),
+            opened_at: header.owner.opened_at.load(Ordering::Relaxed),
+            pid: header.owner.pid.load(Ordering::Relaxed),
+            held: lane.segment().owner_lives(),
+            membarrier: header.owner.membarrier.load(Ordering::Relaxed) != 0,
+            doorbell: header.doorbell.load(Ordering::Relaxed),
+            rings,
+            consumers: consumers.collect(),
+        })
+    }
+}
+
+impl CursorsStatus {
+    /// Reads the cursors of a consumer of this user, or of the members of `group`.
+    ///
+    /// # Errors
+    /// [`OpenError`] if they are not there, not ours to read, or not of this build.
+    pub fn read(bus: &str, consumer: &str, group: Option<&str>) -> Result<Self, OpenError> {
+        let trust = Trust::with_group(group)?;
+        let cursors = ForeignCursors::open(&segment_file(bus, SegmentKind::Cursors, consumer)?, &trust)?;
+        let header: &CursorsHeader = cursors.header();
+        // Relaxed throughout: a picture for people, no part of which need fit the others.
+        let used = header.slots.iter().filter(|slot| slot.lane_key.load(Ordering::Relaxed) != 0);
+        let lanes = used.map(|slot| CursorStatus {
+            lane_key: slot.lane_key.load(Ordering::Relaxed),
+            lane_name: slot.lane_name.load(),
+            positions: slot.cursors.each_ref().map(|cursor| cursor.position()),
+            consumed: slot.cursors.each_ref().map(|cursor| cursor.ordinal()),
+        });
+        Ok(Self {
+            name: header.identity.name.load(),
+            path: cursors.segment().path().to_owned(),
+            key: header.identity.key.load(Ordering::Relaxed),
+            created_at: header.identity.created_at.load(Ordering::Relaxed),
+            opened_at: header.owner.opened_at.load(Ordering::Relaxed),
+            pid: header.owner.pid.load(Ordering::Relaxed),
+            held: cursors.segment().owner_lives(),
+            attachment: header.owner.attachment.load(Ordering::Relaxed),
+            parked: header.parked.load(Ordering::Relaxed),
+            mark: header.mark.load(Ordering::Relaxed),
+            lanes: lanes.collect(),
+        })
+    }
+}
+
+/// Removes the segments of a bus that nobody holds, of this user; tells which. What they still held is gone.
+///
+/// Segments with a live owner stay. Between the look and the removal a new owner could adopt a segment: use it on buses
+/// that are no longer in use.
+///
+/// # Errors
+/// [`NameError`]: no bus can have that name. Files that cannot be removed stay and are not in the list.
+pub fn remove_unheld(bus: &str) -> Result<Vec<PathBuf>, NameError> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let unheld =
+        segments(bus)?.into_iter().filter(|segment| segment.uid == uid && segment.held == Some(false));
+    Ok(unheld
+        .filter(|segment| std::fs::remove_file(&segment.path).is_ok())
+        .map(|segment| segment.path)
+        .collect())
+}

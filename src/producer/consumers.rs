@@ -1,0 +1,248 @@
+//! The producer's view of the consumers: whom it must not overtake, and whom it wakes.
+//!
+//! All of this is the slow path: ten times a second at most, and when a ring is full.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::bus::{SegmentKind, segment_file, segment_path};
+use crate::doorbell;
+use crate::layout::{Ack, CursorSlot, LaneHeader};
+use crate::region::Trust;
+use crate::region::directory::{self, Directory};
+use crate::region::foreign::ForeignCursors;
+use crate::ring::writer::{NOBODY, RingWriter};
+
+/// All consumers of the bus that this producer knows.
+pub(super) struct Consumers {
+    bus: String,
+    lane_key: u64,
+    trust: Trust,
+    grace: Duration,
+    directory: Directory,
+    known: Vec<Consumer>,
+    rings: u64,
+    released: u64,
+}
+
+struct Consumer {
+    name: String,
+    key: u64,
+    cursors: ForeignCursors,
+    /// Its slot for our lane, once it has one.
+    slot: Option<usize>,
+    /// Its entry among the lane's acks.
+    ack: Option<usize>,
+    /// The attachment that was promised not to be overtaken; 0: none.
+    acknowledged: u64,
+    gating_from: [u64; 4],
+    /// Since when it is known to be dead.
+    dead_since: Option<Instant>,
+    /// The parked count for which the doorbell was rung.
+    rung_for: u32,
+}
+
+impl Consumers {
+    pub(super) fn new(bus: &str, lane_key: u64, trust: Trust, grace: Duration) -> Self {
+        Self {
+            bus: bus.to_owned(),
+            lane_key,
+            trust,
+            grace,
+            directory: Directory::default(),
+            known: Vec::new(),
+            rings: 0,
+            released: 0,
+        }
+    }
+
+    pub(super) fn rings(&self) -> u64 {
+        self.rings
+    }
+
+    pub(super) fn released(&self) -> u64 {
+        self.released
+    }
+
+    pub(super) fn gating(&self) -> usize {
+        self.known.iter().filter(|consumer| consumer.acknowledged != 0).count()
+    }
+
+    /// Rings the doorbell if a consumer went to sleep since it was last rung. Called after a commit.
+    #[inline]
+    pub(super) fn wake(&mut self, bell: &AtomicU32) {
+        for consumer in &mut self.known {
+            // Relaxed: ordered by the barrier that the consumer makes everybody pass; the proof stands in `doorbell`.
+            let parked = consumer.cursors.header().parked.load(Ordering::Relaxed);
+            if parked != consumer.rung_for {
+                consumer.rung_for = parked;
+                self.rings += 1;
+                doorbell::ring(bell);
+            }
+        }
+    }
+
+    /// Looks for new, moved, returned and dead consumers.
+    pub(super) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) {
+        if self.directory.has_changed() {
+            self.list(lane);
+        }
+        for consumer in &mut self.known {
+            if consumer.cursors.segment().owner_lives() {
+                consumer.dead_since = None;
+            } else {
+                consumer.dead_since.get_or_insert_with(Instant::now);
+            }
+            consumer.find_slot(self.lane_key);
+            let attachment = consumer.attachment();
+            if consumer.slot.is_some() && attachment != consumer.acknowledged && consumer.dead_since.is_none()
+            {
+                consumer.acknowledged = attachment;
+                consumer.gating_from = rings.each_ref().map(RingWriter::floor);
+            }
+        }
+        // First respect their cursors, then tell them so.
+        self.update_slowest(rings);
+        for consumer in &self.known {
+            if let Some(ack) = consumer.ack
+                && consumer.acknowledged != 0
+            {
+                tell(&lane.acks[ack], consumer);
+            }
+        }
+    }
+
+    /// Takes the cursors as they stand now.
+    pub(super) fn update_slowest(&self, rings: &mut [RingWriter; 4]) {
+        for (index, ring) in rings.iter_mut().enumerate() {
+            let positions = self.known.iter().filter_map(|consumer| consumer.position(index));
+            ring.set_slowest(positions.min().unwrap_or(NOBODY));
+        }
+    }
+
+    /// Stops waiting for those that hold up this ring and are dead for longer than the grace time.
+    pub(super) fn release_dead(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4], index: usize) {
+        let slowest = rings[index].slowest();
+        for consumer in &mut self.known {
+            let dead_for_too_long = consumer.dead_since.is_some_and(|since| since.elapsed() >= self.grace);
+            if dead_for_too_long && consumer.position(index).is_some_and(|position| position <= slowest) {
+                consumer.acknowledged = 0;
+                self.released += 1;
+                if let Some(ack) = consumer.ack {
+                    let ack = &lane.acks[ack];
+                    // Release: a consumer that sees its attachment gone must not see bytes that were there before.
+                    ack.attachment.store(0, Ordering::Release); // pairs with the Acquire in the reader's `is_gated`
+                    ack.released.store(ack.released.load(Ordering::Relaxed) + 1, Ordering::Relaxed); // a statistic
+                }
+            }
+        }
+        self.update_slowest(rings);
+    }
+
+    /// Attaches to consumers that are new, and lets go of those whose segment is gone or was made anew.
+    fn list(&mut self, lane: &LaneHeader) {
+        let names = directory::names(&self.bus, SegmentKind::Cursors);
+        self.known.retain(|consumer| {
+            let stays = names.contains(&consumer.name) && !consumer.was_replaced(&self.bus);
+            if let (false, Some(ack)) = (stays, consumer.ack) {
+                lane.acks[ack].attachment.store(0, Ordering::Release); // pairs with the Acquire in `is_gated`
+                lane.acks[ack].key.store(0, Ordering::Relaxed); // free for the next one
+            }
+            stays
+        });
+        for name in names {
+            if self.known.iter().any(|consumer| consumer.name == name) {
+                continue;
+            }
+            let Ok(file) = segment_file(&self.bus, SegmentKind::Cursors, &name) else { continue };
+            // A segment that is foreign or of another build does not gate us; its owner is told so when he opens it.
+            let Ok(cursors) = ForeignCursors::open(&file, &self.trust) else { continue };
+            self.known.push(Consumer::new(name, cursors, lane));
+        }
+        // Entries that an earlier owner of this lane left for consumers that are gone.
+        for (index, ack) in lane.acks.iter().enumerate() {
+            if !self.known.iter().any(|consumer| consumer.ack == Some(index)) {
+                ack.attachment.store(0, Ordering::Release); // pairs with the Acquire in `is_gated`
+                ack.key.store(0, Ordering::Relaxed); // written and read by producers only, but for people
+            }
+        }
+    }
+}
+
+impl Consumer {
+    fn new(name: String, cursors: ForeignCursors, lane: &LaneHeader) -> Self {
+        let key = cursors.header().identity.key.load(Ordering::Relaxed); // written once, before the file had a name
+        let mine = |ack: &Ack| ack.key.load(Ordering::Relaxed) == key; // written by this lane's producers only
+        let free = |ack: &Ack| ack.key.load(Ordering::Relaxed) == 0; // likewise
+        let ack = lane.acks.iter().position(mine).or_else(|| lane.acks.iter().position(free));
+        let mut consumer = Self {
+            name,
+            key,
+            slot: None,
+            ack,
+            acknowledged: 0,
+            gating_from: [0; 4],
+            dead_since: None,
+            rung_for: cursors.header().parked.load(Ordering::Relaxed).wrapping_sub(1), // rings at the first commit
+            cursors,
+        };
+        if let Some(ack) = ack.map(|index| &lane.acks[index]) {
+            if mine(ack) {
+                // What an earlier owner of this lane promised holds.
+                consumer.acknowledged = ack.attachment.load(Ordering::Relaxed); // written by producers only
+                for (from, promised) in consumer.gating_from.iter_mut().zip(&ack.gating_from) {
+                    *from = promised.load(Ordering::Relaxed); // likewise
+                }
+            } else {
+                ack.released.store(0, Ordering::Relaxed); // a statistic
+                ack.name.store(&consumer.name);
+                ack.key.store(key, Ordering::Relaxed); // see above
+            }
+        }
+        consumer
+    }
+
+    fn attachment(&self) -> u64 {
+        self.cursors.header().owner.attachment.load(Ordering::Acquire) // pairs with the Release when it was opened
+    }
+
+    fn slot(&self) -> Option<&CursorSlot> {
+        self.slot.map(|slot| &self.cursors.header().slots[slot])
+    }
+
+    fn find_slot(&mut self, lane_key: u64) {
+        let is_ours = |slot: &CursorSlot| slot.lane_key.load(Ordering::Acquire) == lane_key; // pairs with `claim`
+        if !self.slot().is_some_and(is_ours) {
+            self.slot = self.cursors.header().slots.iter().position(is_ours);
+            if self.slot.is_none() {
+                self.acknowledged = 0;
+            }
+        }
+    }
+
+    /// Its position in that ring, if we wait for it.
+    fn position(&self, ring: usize) -> Option<u64> {
+        let slot = self.slot().filter(|_| self.acknowledged != 0)?;
+        Some(slot.cursors[ring].position().max(self.gating_from[ring]))
+    }
+
+    /// Whether the file of that name is not the one that we have mapped.
+    fn was_replaced(&self, bus: &str) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let file = segment_file(bus, SegmentKind::Cursors, &self.name);
+        let named = file.ok().and_then(|file| std::fs::metadata(segment_path(&file)).ok());
+        named.is_none_or(|meta| meta.ino() != self.cursors.segment().inode())
+    }
+}
+
+/// Promises a consumer not to overtake it.
+fn tell(ack: &Ack, consumer: &Consumer) {
+    if ack.attachment.load(Ordering::Relaxed) == consumer.acknowledged {
+        return; // Relaxed: written by ourselves
+    }
+    for (promised, from) in ack.gating_from.iter().zip(consumer.gating_from) {
+        promised.store(from, Ordering::Relaxed); // published by the next store
+    }
+    debug_assert_eq!(ack.key.load(Ordering::Relaxed), consumer.key);
+    ack.attachment.store(consumer.acknowledged, Ordering::Release); // pairs with the Acquire in `is_gated`
+}

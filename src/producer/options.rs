@@ -1,0 +1,223 @@
+//! How a lane is opened: created, or adopted from a producer that has died.
+
+#![allow(unsafe_code)]
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::consumers::Consumers;
+use super::{KIND, Producer, data_offsets, lane_header};
+use crate::bus::segment_file;
+use crate::clock;
+use crate::codec::form::{FINGERPRINT_SEED, mix, mix_text};
+use crate::doorbell;
+use crate::layout::{self, LANE_MAGIC, LaneHeader, init_lane, lane_capacities, lane_len};
+use crate::notification::Priority;
+use crate::region::owned::{Origin, OwnedSegment};
+use crate::region::{OpenError, Trust, fork};
+use crate::ring::Place;
+use crate::ring::reader::RingReader;
+use crate::ring::writer::RingWriter;
+
+/// Capacities by default: the counts that were asked for, of records of 256 bytes.
+const CAPACITIES: [usize; 4] = [10_000 * 256, 50_000 * 256, 100_000 * 256, 50_000 * 256];
+
+/// Largest capacity of one ring: positions must not overflow, and nobody has more memory.
+const CAPACITY_MAX: usize = 1 << 40;
+
+/// How a producer opens its lane.
+///
+/// ```
+/// use bellwire::{Priority, ProducerOptions};
+///
+/// # let bus = format!("doc-{}-c", std::process::id());
+/// let producer = ProducerOptions::new().capacity(Priority::P0, 1 << 20).open(&bus, "risk")?;
+/// assert_eq!(producer.capacity(Priority::P0), 1 << 20);
+/// # drop(producer);
+/// # bellwire::inspect::remove_unheld(&bus)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ProducerOptions {
+    group: Option<String>,
+    capacities: [Option<usize>; 4],
+    grace: Duration,
+}
+
+impl Default for ProducerOptions {
+    fn default() -> Self {
+        Self { group: None, capacities: [None; 4], grace: Duration::from_secs(30) }
+    }
+}
+
+impl ProducerOptions {
+    /// The defaults: private to this user, about 54 MB, a grace time of 30 seconds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the members of this group read the lane (mode 0640), and trusts consumers whose segments belong to it.
+    /// Without a group the lane is private to this user (mode 0600).
+    #[must_use]
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// Capacity of one ring, in bytes: a multiple of 4096. By default P0, P1, P2, P3 hold 10,000, 50,000, 100,000 and
+    /// 50,000 records of 256 bytes.
+    #[must_use]
+    pub fn capacity(mut self, priority: Priority, bytes: usize) -> Self {
+        self.capacities[priority.index()] = Some(bytes);
+        self
+    }
+
+    /// How long a consumer may be dead before a full ring stops waiting for it.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Creates the lane, or adopts the one that the last producer of this name left and continues its sequence.
+    ///
+    /// # Errors
+    /// [`OpenError`]; among others: a live process has the lane ([`OpenError::InUse`]); /dev/shm has no room
+    /// ([`OpenError::NoSpace`]); the lane is of another build ([`OpenError::Identity`]) or of somebody else
+    /// ([`OpenError::ForeignOwner`]); it exists with capacities other than those given here
+    /// ([`OpenError::Capacities`]). Capacities that were not given are taken as they are found.
+    pub fn open(self, bus: &str, producer: &str) -> Result<Producer, OpenError> {
+        let file = segment_file(bus, KIND, producer)?;
+        for (priority, bytes) in Priority::ALL.into_iter().zip(self.capacities) {
+            if let Some(bytes) = bytes
+                && (bytes == 0 || bytes % layout::PAGE != 0 || bytes > CAPACITY_MAX)
+            {
+                return Err(OpenError::Capacity { priority, bytes });
+            }
+        }
+        let trust = Trust::with_group(self.group.as_deref())?;
+        let mut capacities = CAPACITIES;
+        for (capacity, asked) in capacities.iter_mut().zip(self.capacities) {
+            *capacity = asked.unwrap_or(*capacity);
+        }
+
+        let now = clock::wall_ns();
+        let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
+        let header = new_header(producer, capacities, key, now);
+        let (segment, origin) = OwnedSegment::open(&file, lane_len(capacities), &header, &trust)?;
+        let capacities = check(&segment, self.capacities)?;
+
+        let header = lane_header(&segment);
+        let membarrier = doorbell::register_for_barriers();
+        // Relaxed: for people, but for `membarrier`, which the doorbell below publishes.
+        header.owner.pid.store(std::process::id(), Ordering::Relaxed);
+        header.owner.opened_at.store(now, Ordering::Relaxed);
+        header.owner.membarrier.store(membarrier.into(), Ordering::Relaxed);
+
+        let offsets = data_offsets(capacities);
+        let mut sequence = 0;
+        let mut places = [Place { position: 0, ordinal: 0 }; 4];
+        for index in 0..4 {
+            let last = last_record(&segment, header, index, offsets[index], capacities[index])?;
+            places[index] = last.0;
+            sequence = sequence.max(last.1);
+        }
+        let rings = std::array::from_fn(|index| {
+            // SAFETY: `check` found header and rings to lie within the segment, which the `Producer` keeps as long as
+            // the writers; holding its lock we are the only one who writes.
+            unsafe {
+                let data = segment.base().add(offsets[index]);
+                RingWriter::new(&raw const header.rings[index], data, capacities[index] as u64, places[index])
+            }
+        });
+        let key = header.identity.key.load(Ordering::Relaxed); // written once, before the file had a name
+        let mut producer = Producer {
+            rings,
+            consumers: Consumers::new(bus, key, trust, self.grace),
+            sequence,
+            tag: (key ^ (key >> 32)) as u32,
+            looked_at: now,
+            generation: fork::generation(),
+            refused: [0; 4],
+            adopted: origin == Origin::Adopted,
+            name: producer.to_owned(),
+            segment,
+        };
+        producer.look_at(now);
+        // Sleepers look again: at our records, and at whether we can be fenced.
+        doorbell::ring(&producer.header().doorbell);
+        Ok(producer)
+    }
+}
+
+/// The bytes of a new lane's header.
+fn new_header(name: &str, capacities: [usize; 4], key: u64, created_at: i64) -> Vec<u8> {
+    // SAFETY: the header is made of atomic integers, for which zeros are values.
+    let header: Box<LaneHeader> = unsafe { Box::<LaneHeader>::new_zeroed().assume_init() };
+    init_lane(&header, name, capacities, key, created_at);
+    // SAFETY: as many initialised bytes as the header has (zeroed as a whole, padding too); nobody else knows it.
+    unsafe { std::slice::from_raw_parts((&raw const *header).cast::<u8>(), size_of::<LaneHeader>()) }.to_vec()
+}
+
+/// Checks a lane that may be somebody else's leftover.
+fn check(segment: &OwnedSegment, asked: [Option<usize>; 4]) -> Result<[usize; 4], OpenError> {
+    let path = segment.path();
+    if segment.len() < size_of::<LaneHeader>() {
+        let what = format!("{} bytes, shorter than its header of {}", segment.len(), size_of::<LaneHeader>());
+        return Err(OpenError::Corrupt { path: path.to_owned(), what });
+    }
+    let header = lane_header(segment);
+    let len = segment.len() as u64;
+    header.identity.check(LANE_MAGIC, len).map_err(|reason| OpenError::identity(path, reason))?;
+    let found = lane_capacities(header, len).map_err(|reason| OpenError::identity(path, reason))?;
+    if asked.iter().zip(found).any(|(asked, found)| asked.is_some_and(|asked| asked != found)) {
+        let mut wanted = found;
+        for (wanted, asked) in wanted.iter_mut().zip(asked) {
+            *wanted = asked.unwrap_or(*wanted);
+        }
+        return Err(OpenError::Capacities { path: path.to_owned(), found, asked: wanted });
+    }
+    Ok(found)
+}
+
+/// The end of what is committed in a ring, and the lane sequence of the last record there (0: none).
+fn last_record(
+    segment: &OwnedSegment,
+    header: &LaneHeader,
+    index: usize,
+    offset: usize,
+    capacity: usize,
+) -> Result<(Place, u64), OpenError> {
+    let corrupt = |what: String| OpenError::Corrupt {
+        path: segment.path().to_owned(),
+        what: format!("ring P{index}: {what}"),
+    };
+    let ring = &header.rings[index];
+    // Relaxed: holding the lock we are the only one who writes, and the last owner is dead.
+    let position = ring.commit.position.load(Ordering::Relaxed);
+    if position == 0 {
+        return Ok((Place { position: 0, ordinal: 0 }, 0));
+    }
+    let reserved = ring.reservation.reserved.load(Ordering::Relaxed);
+    if position > reserved {
+        return Err(corrupt(format!("committed up to {position}, reserved only up to {reserved}")));
+    }
+    let newest = ring.newest_before(position, capacity as u64);
+    let newest = newest.ok_or_else(|| corrupt(format!("no landmark before the end at {position}")))?;
+    // SAFETY: `check` found the ring to lie within the segment, which outlives this function.
+    let reader = unsafe {
+        let data = segment.base().add(offset);
+        RingReader::new(&raw const *ring, data, capacity as u64, index as u8, newest)
+    };
+    let mut sequence = 0;
+    let end = reader.scan(newest, true, |_, header| {
+        sequence = header.lane_sequence;
+        ControlFlow::Continue(())
+    });
+    match end {
+        Ok(end) if end.position == position => Ok((end, sequence)),
+        Ok(end) => Err(corrupt(format!("records end at {}, committed up to {position}", end.position))),
+        Err(fault) => Err(corrupt(fault.to_string())),
+    }
+}

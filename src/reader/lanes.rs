@@ -1,0 +1,411 @@
+//! The lanes that a reader is attached to.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{LaneFault, Slot};
+use crate::bus::{LANES_MAX, SegmentKind, segment_file, segment_path};
+use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
+use crate::producer::data_offsets;
+use crate::record::RecordHeader;
+use crate::region::directory::{self, Directory};
+use crate::region::foreign::ForeignLane;
+use crate::region::{OpenError, Trust};
+use crate::ring::Place;
+use crate::ring::reader::{Next, RingReader};
+
+/// How often lanes that were refused are tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// As long as a producer has not acknowledged us for this long after our attaching or after its last publish, it may
+/// publish without waking us. Twice its interval of looking, and some.
+const UNNOTICED: Duration = Duration::from_millis(250);
+
+/// A lane that the reader is attached to. Valid until a refresh reports the lane as detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId(u16);
+
+impl LaneId {
+    /// A small number, less than 64, that no other attached lane has.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What a reader knows of a lane.
+#[derive(Clone, Debug)]
+pub struct LaneInfo {
+    name: String,
+    key: u64,
+    pub(super) lost: [u64; 4],
+    missed: [u64; 4],
+    pub(super) quarantined: Option<LaneFault>,
+}
+
+impl LaneInfo {
+    /// The producer's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells this lane from any other that had or will have the same name.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Records of each ring that were overwritten before this consumer read them, since this process attached.
+    pub fn lost(&self) -> [u64; 4] {
+        self.lost
+    }
+
+    /// Records of each ring that were gone already when this consumer attached to the lane for the first time.
+    pub fn missed(&self) -> [u64; 4] {
+        self.missed
+    }
+
+    /// Why the lane is read no further, if it is not.
+    pub fn quarantined(&self) -> Option<&LaneFault> {
+        self.quarantined.as_ref()
+    }
+}
+
+/// What a refresh found.
+#[derive(Debug, Default)]
+pub struct Refresh {
+    /// Lanes that are attached now.
+    pub attached: Vec<LaneId>,
+    /// Names of lanes whose file is gone and whose last record was read.
+    pub detached: Vec<String>,
+    /// Lanes that cannot be attached, and why. They are tried again every second and whenever /dev/shm changes.
+    pub refused: Vec<(String, OpenError)>,
+}
+
+/// A record that was found, and whether the producer respects the cursor there.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    header: RecordHeader,
+    gated: bool,
+}
+
+/// One attached lane.
+pub(super) struct Lane {
+    // Declared before the mapping that they point into.
+    pub(super) rings: [RingReader; 4],
+    pub(super) info: LaneInfo,
+    peeked: [Option<RecordHeader>; 4],
+    /// Our slot for it in the cursor segment.
+    slot: usize,
+    committed: [u64; 4],
+    turns: [bool; 4],
+    /// Our entry among its acks, once there is one.
+    ack: std::cell::Cell<Option<usize>>,
+    /// Whether the file is gone or has another lane in it now.
+    gone: bool,
+    /// When we attached or last saw a record: see [`UNNOTICED`].
+    stirred_at: Instant,
+    stirred: bool,
+    mapping: ForeignLane,
+}
+
+impl Lane {
+    pub(super) fn header(&self) -> &LaneHeader {
+        self.mapping.header()
+    }
+
+    /// Whether the producer has promised not to overtake our cursor, and the cursor stands where the promise holds.
+    #[inline]
+    pub(super) fn is_gated(&self, attachment: (u64, u64), ring: usize) -> bool {
+        let (key, number) = attachment;
+        let header = self.header();
+        let index = match self.ack.get() {
+            Some(index) => index,
+            None => {
+                let mine = |ack: &crate::layout::Ack| ack.key.load(Ordering::Relaxed) == key; // a hint, checked below
+                let Some(index) = header.acks.iter().position(mine) else { return false };
+                self.ack.set(Some(index));
+                index
+            }
+        };
+        let ack = &header.acks[index];
+        // Acquire: pairs with the producer's Release stores in `consumers`.
+        if ack.attachment.load(Ordering::Acquire) != number || ack.key.load(Ordering::Relaxed) != key {
+            self.ack.set(None);
+            return false;
+        }
+        // Relaxed: published by the store of the attachment.
+        self.rings[ring].at().position >= ack.gating_from[ring].load(Ordering::Relaxed)
+    }
+
+    /// Finds the next record of a ring; copies it to `scratch` if the producer does not respect our cursor.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        attachment: (u64, u64),
+        ring: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Found>, LaneFault> {
+        if self.info.quarantined.is_some() {
+            return Ok(None);
+        }
+        loop {
+            let gated = self.is_gated(attachment, ring);
+            let reader = &mut self.rings[ring];
+            let next = if gated { reader.next_gated() } else { reader.next_ungated(scratch) };
+            match next {
+                Ok(Next::Empty) => return Ok(None),
+                Ok(Next::Overrun { lost }) => self.info.lost[ring] += lost,
+                Ok(Next::Record(header)) => {
+                    self.peeked[ring] = Some(header);
+                    self.stirred = true;
+                    return Ok(Some(Found { header, gated }));
+                }
+                // A promise that was withdrawn meanwhile explains anything; without it, look again.
+                Err(_) if gated && !self.is_gated(attachment, ring) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// What [`Self::next`] just found.
+    #[inline]
+    pub(super) fn slot<'a>(&'a self, ring: usize, found: Found, scratch: &'a [u8]) -> Slot<'a> {
+        Slot::new(&self.rings[ring], found.header, (!found.gated).then_some(scratch))
+    }
+
+    /// Moves behind what [`Self::next`] just found.
+    #[inline]
+    pub(super) fn advance(&mut self, ring: usize) {
+        if let Some(header) = self.peeked[ring].take() {
+            self.rings[ring].advance(&header);
+        }
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.info.quarantined.is_none() && self.rings.iter().any(RingReader::has_more)
+    }
+
+    /// Whether the producer may publish without knowing that we sleep.
+    pub(super) fn may_not_know_us(&mut self, attachment: (u64, u64), now: Instant) -> bool {
+        if std::mem::take(&mut self.stirred) {
+            self.stirred_at = now;
+        }
+        now.duration_since(self.stirred_at) < UNNOTICED && !self.is_acknowledged(attachment)
+    }
+
+    fn is_acknowledged(&self, (key, number): (u64, u64)) -> bool {
+        self.header().acks.iter().any(|ack| {
+            // Acquire: pairs with the producer's Release in `tell`; it knows us from before that store on.
+            ack.attachment.load(Ordering::Acquire) == number && ack.key.load(Ordering::Relaxed) == key
+        })
+    }
+}
+
+/// All attached lanes.
+pub(super) struct Lanes {
+    slots: Vec<Option<Lane>>,
+    bus: String,
+    trust: Trust,
+    directory: Directory,
+    retry_at: Option<Instant>,
+    /// Key and attachment number of our cursor segment; the key is filled in by the first refresh.
+    attachment: (u64, u64),
+}
+
+impl Lanes {
+    pub(super) fn new(bus: &str, trust: Trust, attachment: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            bus: bus.to_owned(),
+            trust,
+            directory: Directory::default(),
+            retry_at: None,
+            attachment: (0, attachment),
+        }
+    }
+
+    pub(super) fn attachment(&self) -> (u64, u64) {
+        self.attachment
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = LaneId> + Clone + use<> {
+        let attached = |(index, lane): (usize, &Option<Lane>)| u64::from(lane.is_some()) << index;
+        let mask = self.slots.iter().enumerate().map(attached).fold(0, |mask, bit| mask | bit);
+        (0..LANES_MAX as u16).filter(move |index| mask >> index & 1 == 1).map(LaneId)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: LaneId) -> &Lane {
+        self.slots[id.index()].as_ref().expect("a lane id since the last refresh")
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: LaneId) -> &mut Lane {
+        self.slots[id.index()].as_mut().expect("a lane id since the last refresh")
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.slots.iter_mut().flatten()
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.iter().any(Lane::has_more)
+    }
+
+    /// Publishes the cursors that moved.
+    pub(super) fn commit(&mut self, header: &CursorsHeader) {
+        for lane in self.iter_mut() {
+            let slot = &header.slots[lane.slot];
+            for index in 0..4 {
+                let at = lane.rings[index].at();
+                if at.position != lane.committed[index] {
+                    slot.cursors[index].commit(at.position, at.ordinal, lane.turns[index]);
+                    lane.turns[index] = !lane.turns[index];
+                    lane.committed[index] = at.position;
+                }
+            }
+        }
+    }
+
+    /// Looks for lanes that are new or gone.
+    pub(super) fn refresh(&mut self, header: &CursorsHeader) -> Refresh {
+        self.attachment.0 = header.identity.key.load(Ordering::Relaxed); // our own
+        let mut refresh = Refresh::default();
+        let retry = self.retry_at.is_some_and(|at| Instant::now() >= at);
+        if self.directory.has_changed() || retry {
+            self.retry_at = None;
+            let names = directory::names(&self.bus, SegmentKind::Lane);
+            let bus = &self.bus;
+            for lane in self.slots.iter_mut().flatten() {
+                lane.gone = !names.contains(&lane.info.name) || was_replaced(bus, lane);
+            }
+            for name in names {
+                if !self.iter().any(|lane| !lane.gone && lane.info.name == name) {
+                    match self.attach(header, &name) {
+                        Ok(id) => refresh.attached.push(id),
+                        Err(error) => {
+                            self.retry_at = Some(Instant::now() + RETRY);
+                            refresh.refused.push((name, error));
+                        }
+                    }
+                }
+            }
+        }
+        for slot in &mut self.slots {
+            // What a lane still holds is read before it goes; a quarantined one has nothing more to give.
+            if slot.as_ref().is_some_and(|lane| lane.gone && !lane.has_more())
+                && let Some(lane) = slot.take()
+            {
+                header.slots[lane.slot].lane_key.store(0, Ordering::Release); // free; pairs with `find_slot`
+                refresh.detached.push(lane.info.name);
+            }
+        }
+        refresh
+    }
+
+    fn attach(&mut self, header: &CursorsHeader, name: &str) -> Result<LaneId, OpenError> {
+        let file = segment_file(&self.bus, SegmentKind::Lane, name)?;
+        let mapping = ForeignLane::open(&file, &self.trust)?;
+        let path = mapping.segment().path().to_owned();
+        let corrupt = |what: String| OpenError::Corrupt { path: path.clone(), what };
+        let place = match self.slots.iter().position(Option::is_none) {
+            Some(free) => free,
+            None if self.slots.len() < LANES_MAX => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => return Err(corrupt(format!("the bus has more than {LANES_MAX} lanes"))),
+        };
+        let key = mapping.header().identity.key.load(Ordering::Relaxed); // written once, before the file had a name
+        let (slot, known) = self.claim(header, key).ok_or_else(|| corrupt("no free cursor slot".into()))?;
+        let cursors = &header.slots[slot];
+
+        let offsets = data_offsets(mapping.capacities());
+        let mut places = [Place { position: 0, ordinal: 0 }; 4];
+        let mut missed = [0; 4];
+        for index in 0..4 {
+            let ring = &mapping.header().rings[index];
+            let capacity = mapping.capacities()[index] as u64;
+            places[index] = if known {
+                // Without a count (which only damage takes away) losses are counted from zero.
+                let cursor = &cursors.cursors[index];
+                Place { position: cursor.position(), ordinal: cursor.ordinal().unwrap_or(0) }
+            } else {
+                let oldest = ring.oldest(capacity);
+                let place = oldest.ok_or_else(|| corrupt(format!("ring P{index} has no landmark")))?;
+                missed[index] = place.ordinal;
+                place
+            };
+            if places[index].position % crate::record::RECORD_ALIGN as u64 != 0 {
+                return Err(corrupt(format!("ring P{index}: cursor at {}", places[index].position)));
+            }
+        }
+        if !known {
+            claim_slot(cursors, key, name, &places);
+        }
+        let rings = std::array::from_fn(|index| {
+            // SAFETY: the capacities were checked against the file's length, and the lane keeps the mapping as long as
+            // the readers.
+            unsafe {
+                RingReader::new(
+                    &raw const mapping.header().rings[index],
+                    mapping.segment().base().add(offsets[index]),
+                    mapping.capacities()[index] as u64,
+                    index as u8,
+                    places[index],
+                )
+            }
+        });
+        let turns = std::array::from_fn(|index| cursors.cursors[index].next_turn());
+        self.slots[place] = Some(Lane {
+            rings,
+            info: LaneInfo { name: name.to_owned(), key, lost: [0; 4], missed, quarantined: None },
+            peeked: [None; 4],
+            slot,
+            committed: places.map(|place| place.position),
+            turns,
+            ack: std::cell::Cell::new(None),
+            gone: false,
+            stirred_at: Instant::now(),
+            stirred: false,
+            mapping,
+        });
+        Ok(LaneId(place as u16))
+    }
+
+    /// Our slot for that lane, and whether it has cursors already.
+    fn claim(&self, header: &CursorsHeader, key: u64) -> Option<(usize, bool)> {
+        // Relaxed throughout: our own segment.
+        let key_of = |slot: &CursorSlot| slot.lane_key.load(Ordering::Relaxed);
+        if let Some(known) = header.slots.iter().position(|slot| key_of(slot) == key) {
+            return Some((known, true));
+        }
+        let unused =
+            |slot: &CursorSlot| key_of(slot) == 0 || !self.iter().any(|lane| lane.info.key == key_of(slot));
+        // Prefer one that was never used: the others may belong to lanes that are refused only for now.
+        let free = header.slots.iter().position(|slot| key_of(slot) == 0);
+        free.or_else(|| header.slots.iter().position(unused)).map(|slot| (slot, false))
+    }
+}
+
+/// Puts a lane into a slot; its producer finds it by the key, which is stored last.
+fn claim_slot(slot: &CursorSlot, key: u64, name: &str, places: &[Place; 4]) {
+    slot.lane_key.store(0, Ordering::Release); // whoever still looks for the lane that was here finds it gone
+    slot.lane_name.store(name);
+    for (cursor, place) in slot.cursors.iter().zip(places) {
+        cursor.commit(place.position, place.ordinal, false);
+    }
+    slot.lane_key.store(key, Ordering::Release); // pairs with the Acquire in the producer's `find_slot`
+}
+
+fn was_replaced(bus: &str, lane: &Lane) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = segment_file(bus, SegmentKind::Lane, &lane.info.name);
+    let named = file.ok().and_then(|file| std::fs::metadata(segment_path(&file)).ok());
+    named.is_none_or(|meta| meta.ino() != lane.mapping.segment().inode())
+}

@@ -1,0 +1,117 @@
+//! How a consumer is opened.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::lanes::Lanes;
+use super::waiting::Bedside;
+use super::{Reader, cursors_header};
+use crate::bus::{CONSUMERS_MAX, SegmentKind, segment_file};
+use crate::clock;
+use crate::codec::form::{FINGERPRINT_SEED, mix, mix_text};
+use crate::layout::{CURSORS_LEN, CURSORS_MAGIC, CursorsHeader, init_cursors};
+use crate::region::directory;
+use crate::region::owned::OwnedSegment;
+use crate::region::{OpenError, Trust};
+
+/// How a consumer opens its cursors.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # let bus = format!("doc-{}-e", std::process::id());
+/// let reader = bellwire::ReaderOptions::new().spin(Duration::from_micros(50)).open(&bus, "storage")?;
+/// assert_eq!(reader.mark(), 0);
+/// # drop(reader);
+/// # bellwire::inspect::remove_unheld(&bus)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReaderOptions {
+    group: Option<String>,
+    spin: Duration,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self { group: None, spin: Duration::from_micros(10) }
+    }
+}
+
+impl ReaderOptions {
+    /// The defaults: private to this user, spinning for 10 µs before it sleeps.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the members of this group read the cursors (mode 0640), which producers must, and trusts lanes that belong
+    /// to it. Without a group only lanes of this user are read.
+    #[must_use]
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// How long [`Reader::wait`] spins before it sleeps. [`Duration::MAX`]: it never sleeps, for a reader with a core of
+    /// its own.
+    #[must_use]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// Opens the cursors, new or where the last process of this consumer left them, and attaches to all lanes.
+    ///
+    /// # Errors
+    /// [`OpenError`]; among others: a live process is this consumer ([`OpenError::InUse`]); the bus has sixteen others
+    /// ([`OpenError::TooManyConsumers`]); the segment is of another build ([`OpenError::Identity`]). Lanes that cannot be
+    /// attached are no error here: [`Reader::refresh`] tells of them.
+    pub fn open(self, bus: &str, consumer: &str) -> Result<Reader, OpenError> {
+        let file = segment_file(bus, SegmentKind::Cursors, consumer)?;
+        let trust = Trust::with_group(self.group.as_deref())?;
+        let others = directory::names(bus, SegmentKind::Cursors);
+        if others.len() >= CONSUMERS_MAX && !others.iter().any(|name| name == consumer) {
+            return Err(OpenError::TooManyConsumers { bus: bus.to_owned(), count: others.len() });
+        }
+        let now = clock::wall_ns();
+        let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
+        let (segment, _) = OwnedSegment::open(&file, CURSORS_LEN, &new_header(consumer, key, now), &trust)?;
+        let path = segment.path();
+        if segment.len() < size_of::<CursorsHeader>() {
+            let what = format!("{} bytes, shorter than its header", segment.len());
+            return Err(OpenError::Corrupt { path: path.to_owned(), what });
+        }
+        let header = cursors_header(&segment);
+        header
+            .identity
+            .check(CURSORS_MAGIC, segment.len() as u64)
+            .map_err(|reason| OpenError::identity(path, reason))?;
+
+        // Relaxed: for people.
+        header.owner.pid.store(std::process::id(), Ordering::Relaxed);
+        header.owner.opened_at.store(now, Ordering::Relaxed);
+        let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
+        header.owner.attachment.store(attachment, Ordering::Release); // pairs with the Acquire of producers
+        let mut reader = Reader {
+            lanes: Lanes::new(bus, trust, attachment),
+            bedside: Bedside::new(self.spin),
+            scratch: Vec::new(),
+            name: consumer.to_owned(),
+            segment,
+        };
+        // What is refused now is told by the next refresh again.
+        reader.refresh();
+        Ok(reader)
+    }
+}
+
+/// The bytes of a new cursor segment's header.
+#[allow(unsafe_code)]
+fn new_header(name: &str, key: u64, created_at: i64) -> Vec<u8> {
+    // SAFETY: the header is made of atomic integers, for which zeros are values.
+    let header: Box<CursorsHeader> = unsafe { Box::<CursorsHeader>::new_zeroed().assume_init() };
+    init_cursors(&header, name, key, created_at);
+    // SAFETY: as many initialised bytes as the header has (zeroed as a whole, padding too); nobody else knows it.
+    unsafe { std::slice::from_raw_parts((&raw const *header).cast::<u8>(), size_of::<CursorsHeader>()) }
+        .to_vec()
+}

@@ -1,0 +1,141 @@
+//! Somebody else's segment, mapped read-only.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::{OpenError, Trust, lock, not_a_file};
+use crate::bus::segment_path;
+use crate::layout::{CURSORS_MAGIC, CursorsHeader, Identity, LANE_MAGIC, LaneHeader, lane_capacities};
+
+/// A read-only mapping. The kernel stops every write through it.
+pub(crate) struct ForeignSegment {
+    path: PathBuf,
+    map: MmapRaw,
+    file: File,
+    inode: u64,
+}
+
+impl ForeignSegment {
+    /// Maps the segment's file, after checking that it is a regular file of somebody we trust, and long enough for a
+    /// header of `header_len` bytes.
+    pub(crate) fn open(file_name: &str, trust: &Trust, header_len: usize) -> Result<Self, OpenError> {
+        let path = segment_path(file_name);
+        let mut options = File::options();
+        // NONBLOCK: a FIFO under this name must not make us wait for its other end.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+        let file = match options.open(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                if let Ok(stat) = nix::sys::stat::lstat(&path) {
+                    if let Some(found) = not_a_file(&stat) {
+                        return Err(OpenError::NotAFile { path, found });
+                    }
+                    trust.check(&path, &stat)?;
+                }
+                return Err(OpenError::io(&path, "open", error));
+            }
+        };
+        let stat = nix::sys::stat::fstat(&file).map_err(|error| OpenError::io(&path, "fstat", error))?;
+        if let Some(found) = not_a_file(&stat) {
+            return Err(OpenError::NotAFile { path, found });
+        }
+        trust.check(&path, &stat)?;
+        let len = stat.st_size as u64;
+        if len < header_len as u64 {
+            let what = format!("{len} bytes, shorter than its header of {header_len}");
+            return Err(OpenError::Corrupt { path, what });
+        }
+        let map = MmapOptions::new()
+            .len(len as usize)
+            .map_raw_read_only(&file)
+            .map_err(|error| OpenError::io(&path, "map", error))?;
+        Ok(Self { path, map, file, inode: stat.st_ino })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The first byte. Valid for reads of [`Self::len`] bytes as long as `self` lives; aligned to a page.
+    pub(crate) fn base(&self) -> *const u8 {
+        self.map.as_ptr()
+    }
+
+    /// Whether the process that owns the segment lives.
+    pub(crate) fn owner_lives(&self) -> bool {
+        // An error leaves it undecided: then the owner is taken to live, since nothing is lost by waiting for him.
+        lock::is_held(&self.file).unwrap_or(true)
+    }
+
+    fn identity(&self, magic: u64) -> Result<(), OpenError> {
+        // SAFETY: `open` mapped at least a whole header, page-aligned; the header is made of atomics, for which any
+        // bytes and any concurrent stores are fine.
+        let identity = unsafe { &*self.base().cast::<Identity>() };
+        identity.check(magic, self.len() as u64).map_err(|reason| OpenError::identity(&self.path, reason))
+    }
+}
+
+/// A lane that somebody else writes, its header checked.
+pub(crate) struct ForeignLane {
+    segment: ForeignSegment,
+    capacities: [usize; 4],
+}
+
+impl ForeignLane {
+    pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
+        let segment = ForeignSegment::open(file_name, trust, size_of::<LaneHeader>())?;
+        segment.identity(LANE_MAGIC)?;
+        let mut lane = Self { segment, capacities: [0; 4] };
+        lane.capacities = lane_capacities(lane.header(), lane.segment.len() as u64)
+            .map_err(|reason| OpenError::identity(lane.segment.path(), reason))?;
+        Ok(lane)
+    }
+
+    pub(crate) fn header(&self) -> &LaneHeader {
+        // SAFETY: `open` mapped at least a whole header, page-aligned; the header is made of atomics.
+        unsafe { &*self.segment.base().cast::<LaneHeader>() }
+    }
+
+    pub(crate) fn segment(&self) -> &ForeignSegment {
+        &self.segment
+    }
+
+    pub(crate) fn capacities(&self) -> [usize; 4] {
+        self.capacities
+    }
+}
+
+/// A consumer's cursors, seen by somebody else.
+pub(crate) struct ForeignCursors {
+    segment: ForeignSegment,
+}
+
+impl ForeignCursors {
+    pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
+        let segment = ForeignSegment::open(file_name, trust, size_of::<CursorsHeader>())?;
+        segment.identity(CURSORS_MAGIC)?;
+        Ok(Self { segment })
+    }
+
+    pub(crate) fn header(&self) -> &CursorsHeader {
+        // SAFETY: `open` mapped at least a whole header, page-aligned; the header is made of atomics.
+        unsafe { &*self.segment.base().cast::<CursorsHeader>() }
+    }
+
+    pub(crate) fn segment(&self) -> &ForeignSegment {
+        &self.segment
+    }
+}

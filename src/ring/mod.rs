@@ -1,0 +1,78 @@
+//! One ring: a single writer, any number of readers, records of variable length.
+//!
+//! Positions are counts of bytes since the ring was made; they only grow. Position `p` stands at offset
+//! `p % capacity`. A record is contiguous: what is left of a lap that is too short for the next record is *padding*.
+//!
+//! ```text
+//!              reserved - capacity      slowest cursor         position   reserved
+//!   overwritten  |   retained, read         |   unread             |  being   |
+//!   or about to  |   (taps, latecomers)     |                      |  written |
+//! ---------------+--------------------------+----------------------+----------+-------->
+//! ```
+//!
+//! # Why a torn record is never returned
+//!
+//! *Committed:* a record's bytes are written before the one store of `position` that makes it visible (Release), and
+//! read after the load that shows it (Acquire). A writer killed before that store has shown nothing; its successor
+//! writes over it.
+//!
+//! *Gated* reading in place: the writer never passes `slowest cursor + capacity`, and the cursor stands at or before the
+//! record while somebody looks at it.
+//!
+//! *Ungated* reading (taps, and consumers that the producer has not acknowledged yet): before the writer touches bytes up
+//! to `reserved`, it stores `reserved`, then a Release fence. The reader copies the bytes out, then an Acquire fence,
+//! then loads `reserved`. If any byte of the copy came from after the store, so does that load (fence to fence), and
+//! `position < reserved - capacity` shows that the record was overtaken: the copy is thrown away.
+//!
+//! # Landmarks
+//!
+//! Records cannot be found from the middle of a ring, so the writer keeps, for each 64th of it, the place of the first
+//! record that begins there and how many records come before. Who was overtaken goes on at the oldest landmark that is
+//! intact and knows exactly how many records he lost; who adopts a lane finds the last record from the newest.
+
+pub(crate) mod copy;
+pub(crate) mod reader;
+pub(crate) mod writer;
+
+use crate::layout::{LANDMARKS, RingHeader};
+
+/// A record seen by a reader that looks for a landmark: position and ordinal of a record's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: u64,
+    pub(crate) ordinal: u64,
+}
+
+impl RingHeader {
+    /// The landmarks between two positions, the second one included, in no order.
+    fn places(&self, from: u64, to: u64) -> impl Iterator<Item = Place> {
+        let set = self.landmarks.iter().filter_map(|landmark| landmark.get());
+        set.map(|(position, ordinal)| Place { position, ordinal })
+            .filter(move |place| (from..=to).contains(&place.position))
+    }
+
+    /// The oldest place from which records are retained.
+    pub(crate) fn oldest(&self, capacity: u64) -> Option<Place> {
+        use std::sync::atomic::Ordering::{Acquire, Relaxed};
+        let position = self.commit.position.load(Acquire); // pairs with the writer's commit: landmarks before it are set
+        let reserved = self.reservation.reserved.load(Relaxed); // a hint: whoever reads on checks it again
+        self.places(reserved.saturating_sub(capacity), position).min_by_key(|place| place.position)
+    }
+
+    /// The newest landmark before `position`, from which records are retained up to there.
+    pub(crate) fn newest_before(&self, position: u64, capacity: u64) -> Option<Place> {
+        let oldest = position.saturating_sub(capacity);
+        self.places(oldest, position.saturating_sub(1)).max_by_key(|place| place.position)
+    }
+}
+
+/// Length of the stretch that has one landmark.
+const fn stride(capacity: usize) -> u64 {
+    (capacity / LANDMARKS) as u64
+}
+
+/// Longest record that a ring takes: one that fits, padding and all, whenever the ring is empty.
+pub(crate) const fn record_len_max(capacity: usize) -> usize {
+    let half = capacity / 2;
+    if half < crate::record::RECORD_LEN_MAX { half } else { crate::record::RECORD_LEN_MAX }
+}

@@ -1,0 +1,240 @@
+//! The writing end of a ring: reserve, write, commit.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{Ordering, compiler_fence, fence};
+
+use super::{Place, stride};
+use crate::layout::{LANDMARKS, RingHeader};
+use crate::record::{RECORD_HEADER_LEN, RecordHeader, TYPE_PADDING};
+
+/// Nobody gates: the writer may go on for ever.
+pub(crate) const NOBODY: u64 = u64::MAX;
+
+/// The one writer of a ring. The pointers stay valid as long as the segment they point into; the owner of both sees to
+/// that.
+pub(crate) struct RingWriter {
+    header: *const RingHeader,
+    data: *mut u8,
+    capacity: u64,
+    /// Where the next record goes; ahead of the committed position within a batch.
+    at: Place,
+    /// `at.position % capacity`.
+    offset: u64,
+    /// Records that end here or before need no slow path: the least of the landmark's stretch, the lap and the gate.
+    limit: u64,
+    committed: Place,
+    /// The slowest gating cursor as of the last look; [`NOBODY`] if there is none.
+    slowest: u64,
+}
+
+/// No room: the record would overwrite what a gating consumer has not read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRoom {
+    pub(crate) unread: u64,
+}
+
+impl RingWriter {
+    /// Takes over the ring where the last writer's last commit left it.
+    ///
+    /// # Safety
+    /// `header` and `data` (for `capacity` bytes, page-aligned) are valid as long as this lives, and nobody else writes
+    /// to them. `committed` is the ring's committed position, where a record begins.
+    pub(crate) unsafe fn new(
+        header: *const RingHeader,
+        data: *mut u8,
+        capacity: u64,
+        committed: Place,
+    ) -> Self {
+        let offset = committed.position % capacity;
+        Self { header, data, capacity, at: committed, offset, limit: 0, committed, slowest: NOBODY }
+    }
+
+    fn header(&self) -> &RingHeader {
+        // SAFETY: valid as long as `self`, by the contract of `new`; made of atomics.
+        unsafe { &*self.header }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn committed(&self) -> Place {
+        self.committed
+    }
+
+    pub(crate) fn slowest(&self) -> u64 {
+        self.slowest
+    }
+
+    /// Bytes that the slowest gating consumer has not read, as of the last look.
+    pub(crate) fn unread(&self) -> u64 {
+        if self.slowest == NOBODY { 0 } else { self.at.position.saturating_sub(self.slowest) }
+    }
+
+    /// Tells where the slowest gating cursor stands now.
+    pub(crate) fn set_slowest(&mut self, slowest: u64) {
+        if slowest < self.slowest {
+            // A consumer joined behind the others: what was thought to be free may not be.
+            self.limit = 0;
+        }
+        self.slowest = slowest;
+    }
+
+    /// Nothing before this is intact.
+    pub(crate) fn floor(&self) -> u64 {
+        // Relaxed: written by ourselves.
+        self.header().reservation.reserved.load(Ordering::Relaxed).saturating_sub(self.capacity)
+    }
+
+    /// Whether a record of that length goes at the current place without further ado.
+    #[inline]
+    pub(crate) fn fits(&self, len: usize) -> bool {
+        self.at.position + len as u64 <= self.limit
+    }
+
+    /// Makes room for a record of `len` bytes: pads the lap's end if need be, sets landmarks, extends the reservation.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: the slowest gating cursor, as last told, does not allow it. Nothing has changed.
+    pub(crate) fn make_room(&mut self, len: usize) -> Result<(), NoRoom> {
+        let len = len as u64;
+        let left = self.capacity - self.offset;
+        let padding = if left < len { left } else { 0 };
+        let start = self.at.position + padding;
+        let end = start + len;
+        let gate = if self.slowest == NOBODY { u64::MAX } else { self.slowest.saturating_add(self.capacity) };
+        if end > gate {
+            return Err(NoRoom { unread: self.unread() });
+        }
+        let stride = stride(self.capacity as usize);
+        let limit = ((end / stride + 1) * stride).min(gate);
+        // Announce before writing: see the proof in the module's head.
+        let reserved = &self.header().reservation.reserved;
+        // Relaxed: written by ourselves; a rolled-back batch may have reserved further already.
+        if reserved.load(Ordering::Relaxed) < limit {
+            reserved.store(limit, Ordering::Relaxed); // ordered before the record's bytes by the fence
+        }
+        fence(Ordering::Release); // pairs with the Acquire fence of an ungated reader
+        if padding > 0 {
+            self.pad(padding);
+        }
+        // The next record's place is known already; readers believe it once `position` has come there.
+        debug_assert_eq!(self.at.position, start);
+        self.mark(end, self.at.ordinal + 1);
+        self.limit = limit;
+        Ok(())
+    }
+
+    /// Fills the lap's end and moves to the next lap's beginning.
+    fn pad(&mut self, len: u64) {
+        let header = RecordHeader::padding(len as u32).to_bytes();
+        let len_written = header.len().min(len as usize);
+        // SAFETY: `offset + len == capacity`, and `make_room` reserved these bytes; a shorter padding than a header gets
+        // the header's beginning, which is all that anybody reads of it.
+        let room =
+            unsafe { std::slice::from_raw_parts_mut(self.data.add(self.offset as usize), len_written) };
+        room.copy_from_slice(&header[..len_written]);
+        let next = self.at.position + len;
+        self.mark(next, self.at.ordinal);
+        self.at.position = next;
+        self.offset = 0;
+    }
+
+    /// Sets the landmark of every stretch that begins behind the current place and up to `position`, where the next
+    /// record will begin.
+    fn mark(&self, position: u64, ordinal: u64) {
+        let stride = stride(self.capacity as usize);
+        for stretch in self.at.position / stride + 1..=position / stride {
+            self.header().landmarks[(stretch % LANDMARKS as u64) as usize].set(position, ordinal);
+        }
+    }
+
+    /// Writes a record at the current place and moves behind it. Nobody sees it before [`Self::commit`].
+    ///
+    /// `write_archive` gets exactly the archive's bytes, aligned to 16.
+    ///
+    /// The caller has made sure with [`Self::fits`] or [`Self::make_room`] that `header.record_len` fits.
+    #[inline]
+    pub(crate) fn write<E>(
+        &mut self,
+        header: &RecordHeader,
+        write_archive: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let len = header.record_len as usize;
+        debug_assert!(self.fits(len) && self.offset + len as u64 <= self.capacity);
+        // SAFETY: `fits` says that `len` bytes from `offset` lie within the lap and within the reservation: no gated
+        // reader looks at them, and ungated ones read by atomics and discard what they got. The segment outlives us.
+        let record = unsafe { std::slice::from_raw_parts_mut(self.data.add(self.offset as usize), len) };
+        // The last words first: what the archive does not cover of them stays zero.
+        record[len - 16..].fill(0);
+        record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
+        write_archive(&mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.archive_len as usize])?;
+        self.at.position += len as u64;
+        self.at.ordinal += 1;
+        self.offset += len as u64;
+        if self.offset == self.capacity {
+            self.offset = 0;
+        }
+        Ok(())
+    }
+
+    /// Shows everything written so far.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        self.committed = self.at;
+        let commit = &self.header().commit;
+        commit.records.store(self.at.ordinal, Ordering::Relaxed); // a statistic; exact counts come from landmarks
+        commit.position.store(self.at.position, Ordering::Release); // pairs with the Acquire of every reader
+        // The parked words are looked at after this store: see `doorbell`.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Whether something was written since the last commit.
+    #[inline]
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.at != self.committed
+    }
+
+    /// Forgets everything written since the last commit.
+    pub(crate) fn roll_back(&mut self) {
+        self.at = self.committed;
+        self.offset = self.at.position % self.capacity;
+        // Landmarks were set for places that are none now; the slow path sets them anew before a commit passes them.
+        self.limit = 0;
+    }
+
+    /// Counts a refusal.
+    #[cold]
+    pub(crate) fn count_refusal(&self) {
+        let refused = &self.header().reservation.refused;
+        // Relaxed: a statistic with one writer.
+        refused.store(refused.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Notes how full the ring is.
+    pub(crate) fn note_high_water(&self) {
+        let high_water = &self.header().reservation.high_water;
+        // Relaxed: a statistic with one writer.
+        if self.unread() > high_water.load(Ordering::Relaxed) {
+            high_water.store(self.unread(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl RecordHeader {
+    /// The first sixteen bytes of a lap's padding.
+    fn padding(len: u32) -> Self {
+        Self {
+            record_len: len,
+            archive_len: 0,
+            type_code: TYPE_PADDING,
+            priority: 0,
+            flags: 0,
+            user_hash: crate::notification::UserHash(0),
+            lane_sequence: 0,
+            timestamp: 0,
+            message_id: crate::notification::MessageId::from_bytes([0; 16]),
+        }
+    }
+}
