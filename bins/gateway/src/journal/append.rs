@@ -1,0 +1,280 @@
+//! Appending to the journal.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use bellwire::{RECORD_HEADER_LEN, RecordHeader};
+
+use super::error::JournalError;
+use super::housekeeper::Housekeeper;
+use super::layout::*;
+use super::read::{JournalReader, Shared};
+use super::segment::{Blank, SegmentWriter, allocate};
+use super::{JournalConfig, SyncPolicy};
+
+/// What the broker knows about a record when it appends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Number in the user's stream, from 1.
+    pub seq: u64,
+    /// Offset of that stream's previous entry; 0: none.
+    pub prev: u64,
+    /// The stream's epoch.
+    pub epoch: u32,
+    /// Number of the stream in the broker's table.
+    pub slot: u32,
+    /// Key of the lane.
+    pub lane: u64,
+    /// Now, ns since the Unix epoch.
+    pub journalled_at: i64,
+}
+
+/// The journal as its one appending thread has it.
+pub struct Journal {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: SegmentWriter,
+    pub(super) config: JournalConfig,
+    pub(super) keeper: Housekeeper,
+    pub(super) generation: u32,
+    pub(super) boot_id: [u8; 16],
+    /// Length of the archive for which room was given.
+    pub(super) room: Option<usize>,
+    /// Length of all segments, in bytes.
+    pub(super) retained_bytes: u64,
+    /// Held as long as the journal is open.
+    pub(super) _lock: File,
+}
+
+impl Journal {
+    /// A reader; clone it for each thread.
+    pub fn reader(&self) -> JournalReader {
+        JournalReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Everything before this offset is published.
+    pub fn end(&self) -> u64 {
+        self.shared.end()
+    }
+
+    /// Offset of the oldest entry that is kept.
+    pub fn start(&self) -> u64 {
+        self.shared.start()
+    }
+
+    /// Length of all segments, in bytes.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_bytes
+    }
+
+    /// Whether the next segment could not be allocated ahead: the disk will be full soon.
+    pub fn is_tight(&self) -> bool {
+        self.shared.tight.load(Ordering::Relaxed) // a hint for people
+    }
+
+    /// Room for an archive of that length: the bytes hold anything, and whatever is done to them, nothing is appended
+    /// before [`append`](Self::append) is called.
+    ///
+    /// # Errors
+    /// When a new segment is needed and cannot be had; see [`JournalError::is_disk_full`]. Nothing has changed then: what
+    /// was appended can be published, and asking again later is right.
+    ///
+    /// # Panics
+    /// If `archive_len` is beyond what a record can hold: check the header first.
+    #[inline]
+    pub fn room(&mut self, archive_len: usize, now: i64) -> Result<&mut [u8], JournalError> {
+        let len = entry_len(archive_len);
+        assert!(len <= ENTRY_LEN_MAX, "an archive of {archive_len} bytes is not a record's");
+        if len > self.writer.room() {
+            self.roll(now)?;
+        }
+        self.room = Some(archive_len);
+        let free = self.writer.free(len).unwrap_or_default(); // never the default: a segment holds the longest entry
+        Ok(&mut free[ENTRY_HEADER_LEN + RECORD_HEADER_LEN..][..archive_len])
+    }
+
+    /// Offset of the entry that [`append`](Self::append) will make in the room that was given last.
+    #[inline]
+    pub fn next_offset(&self) -> u64 {
+        self.writer.offset()
+    }
+
+    /// Makes an entry of the record whose archive stands in the room that was given last. Not visible yet.
+    ///
+    /// # Panics
+    /// If no room was given, or for an archive of another length.
+    #[inline]
+    pub fn append(&mut self, header: &RecordHeader, facts: &Facts) -> u64 {
+        let offset = self.writer.offset();
+        let archive_len = self.room.take().unwrap_or(usize::MAX);
+        assert!(archive_len == header.archive_len as usize, "append without room for this record");
+        let len = entry_len(archive_len);
+        let journal_id = self.shared.journal_id;
+        if let Some(behind) = self.writer.free(len + ENTRY_ALIGN) {
+            // A scan after a crash must end here, not in what was copied here before and then refused.
+            behind[len..].fill(0);
+        }
+        let Some(entry) = self.writer.free(len) else { unreachable!("the room was there when it was given") };
+        entry[ENTRY_HEADER_LEN..][..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
+        entry[ENTRY_HEADER_LEN + RECORD_HEADER_LEN + archive_len..].fill(0);
+        let mut entry_header = EntryHeader {
+            len: len as u32,
+            crc: 0,
+            seq: facts.seq,
+            prev: facts.prev,
+            lane: facts.lane,
+            journalled_at: facts.journalled_at,
+            epoch: facts.epoch,
+            slot: facts.slot,
+        };
+        entry[8..ENTRY_HEADER_LEN].copy_from_slice(&entry_header.to_bytes()[8..]);
+        entry_header.crc = entry_crc(journal_id, offset, entry_header.len, &entry[8..]);
+        // A process can be killed between any two stores, and they happen in this order.
+        compiler_fence(Ordering::Release);
+        entry[..8].copy_from_slice(&entry_header.to_bytes()[..8]);
+        self.writer.advance(len);
+        self.writer.segment().set_newest_at(facts.journalled_at);
+        offset
+    }
+
+    /// Makes all that was appended visible, after syncing it if that is the policy, and tells the new end.
+    ///
+    /// # Errors
+    /// The disk failed while syncing: nothing was published, and nobody knows what is on disk.
+    #[inline]
+    pub fn publish(&mut self) -> Result<u64, JournalError> {
+        let end = self.writer.offset();
+        if end != self.shared.end() {
+            if self.config.sync == SyncPolicy::Every {
+                self.writer.segment().sync()?;
+            }
+            self.writer.publish();
+            self.shared.publish(end);
+        }
+        Ok(end)
+    }
+
+    /// Writes to disk what was appended, unless the policy is not to.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        if self.config.sync == SyncPolicy::None { Ok(()) } else { self.writer.segment().sync() }
+    }
+
+    /// The number that new streams get as their epoch.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Moves on to the next generation, durably against the death of this process.
+    pub fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.writer.segment().store_word(GENERATION_AT, generation_word(self.generation));
+        self.generation
+    }
+
+    /// The offsets of the oldest segment, first entry and end, if it is to go.
+    pub fn expired(&self, now: i64) -> Option<(u64, u64)> {
+        let segments = self.shared.segments();
+        let oldest = segments.front().filter(|_| segments.len() > 1)?;
+        let too_many = self.retained_bytes > self.config.retain_bytes;
+        let too_old = self.config.retain_age.is_some_and(|age| {
+            let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+            now.saturating_sub(oldest.newest_at()) > age
+        });
+        (too_many || too_old).then(|| (oldest.first_entry(), oldest.end()))
+    }
+
+    /// Lets the oldest segment go. A reader that is in it may finish its entry; it finds no further one there.
+    pub fn retire_oldest(&mut self) {
+        let retired = {
+            let mut segments = self.shared.segments();
+            if segments.len() < 2 {
+                return;
+            }
+            let retired = segments.pop_front();
+            if let Some(oldest) = segments.front() {
+                self.shared.retire_before(oldest.first_entry());
+            }
+            retired
+        };
+        if let Some(segment) = retired {
+            self.retained_bytes -= segment.len();
+            self.keeper.remove(segment);
+        }
+    }
+
+    /// Closes the last segment and opens the next.
+    #[cold]
+    fn roll(&mut self, now: i64) -> Result<(), JournalError> {
+        let blank = match self.keeper.take_blank(self.config.segment_bytes) {
+            Some(blank) => blank,
+            None => allocate(&self.config.dir.join("roll.prep"), self.config.segment_bytes)?,
+        };
+        let full = Arc::clone(self.writer.segment());
+        if self.config.sync == SyncPolicy::Every {
+            full.sync()?;
+        }
+        let next = activate(
+            blank,
+            &self.config,
+            self.shared.journal_id,
+            full.end(),
+            self.generation,
+            self.boot_id,
+            now,
+        )?;
+        // A crash here leaves a segment that has a successor and no seal: recovery scans it to its end.
+        self.writer.seal();
+        next.segment().set_newest_at(now);
+        self.retained_bytes += next.segment().len();
+        self.shared.segments().push_back(Arc::clone(next.segment()));
+        self.writer = next;
+        self.shared.tight.store(false, Ordering::Relaxed); // a hint for people
+        self.keeper.rolled(full);
+        Ok(())
+    }
+}
+
+/// Makes the segment that begins at `base` out of allocated space.
+pub(super) fn activate(
+    blank: Blank,
+    config: &JournalConfig,
+    journal_id: u64,
+    base: u64,
+    generation: u32,
+    boot_id: [u8; 16],
+    now: i64,
+) -> Result<SegmentWriter, JournalError> {
+    let header = SegmentHeader {
+        base,
+        len: blank.len(),
+        journal_id,
+        fingerprint: fingerprint(),
+        created_at: now,
+        boot_id,
+    };
+    let writer = blank.activate(header, generation, &config.dir.join(segment_name(base)))?;
+    if config.sync != SyncPolicy::None {
+        sync_dir(&config.dir)?;
+    }
+    Ok(writer)
+}
+
+/// Makes new and renamed files durable.
+fn sync_dir(dir: &Path) -> Result<(), JournalError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(JournalError::io(dir, "sync"))
+}
+
+/// File name of the segment that begins at `base`.
+pub(super) fn segment_name(base: u64) -> String {
+    format!("{base:016x}.journal")
+}
+
+/// Length of the entry for an archive of that length.
+#[inline]
+pub(super) fn entry_len(archive_len: usize) -> usize {
+    ENTRY_HEADER_LEN + (RECORD_HEADER_LEN + archive_len).next_multiple_of(ENTRY_ALIGN)
+}

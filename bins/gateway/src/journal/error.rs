@@ -1,0 +1,49 @@
+//! What can go wrong with a journal.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::layout::HeaderError;
+
+/// Why a journal cannot be opened or written. Every one names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The configuration asks for something that cannot work.
+    #[error("journal configuration: {what} is {found}, allowed is {min} to {max}")]
+    Config { what: &'static str, found: u64, min: u64, max: u64 },
+    /// The system refused an operation.
+    #[error("{path}: cannot {operation}: {source}", path = .path.display())]
+    Io { path: PathBuf, operation: &'static str, source: io::Error },
+    /// Another process owns the directory.
+    #[error("{path}: another gateway owns this journal; stop it, or give this one another directory", path = .path.display())]
+    Owned { path: PathBuf },
+    /// A file of the right name is not a segment of this journal.
+    #[error("{path}: {source}", path = .path.display())]
+    Header { path: PathBuf, source: HeaderError },
+    /// The header's numbers contradict the file or its neighbours.
+    #[error("{path}: {what} is {found:#x}, expected {expected:#x}", path = .path.display())]
+    Mismatch { path: PathBuf, what: &'static str, found: u64, expected: u64 },
+    /// An entry is damaged and nothing but damage explains it.
+    #[error(
+        "{path}: damaged at byte {at}: {what}; restore the file, or move it and the later ones away to go on without them",
+        path = .path.display()
+    )]
+    Damaged { path: PathBuf, at: u64, what: String },
+}
+
+impl JournalError {
+    pub(super) fn io(path: &std::path::Path, operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, operation, source }
+    }
+
+    /// Whether the cause is that there is no room: waiting and trying again can help.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+    }
+}
+
+/// No room on the device, or no more of it for this user.
+pub(super) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,377 @@
+//! Opening a journal: what is there, what of it is whole, and where to go on.
+//!
+//! Each entry that is kept is handed to the caller, in order: he rebuilds his tables from them. The entries of a segment
+//! that was closed are followed from header to header; their crc is checked only in the last segment and in those that a
+//! power loss may have touched. What the caller checks on the way (sequences without gaps, back-links that meet) finds
+//! damage in the others.
+//!
+//! # Torn or damaged
+//!
+//! A process that is killed leaves at most one entry that is not whole, and nothing behind it. So a bad entry at the very
+//! end is *torn*: it is cut off, logged, and the journal goes on there. A bad entry that whole ones follow is *damage* and
+//! an error, unless the machine was started anew since: then the kernel may have lost any page that was not synced, and
+//! everything from the first bad entry on is cut off.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::append::{Journal, activate, segment_name};
+use super::error::JournalError;
+use super::housekeeper::Housekeeper;
+use super::layout::*;
+use super::read::{Entry, Shared};
+use super::segment::{Segment, SegmentWriter, allocate};
+use super::{JournalConfig, SyncPolicy};
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Entries that are kept.
+    pub entries: u64,
+    /// Segment files that are kept.
+    pub segments: usize,
+    /// What was cut off, if anything.
+    pub cut: Option<Cut>,
+}
+
+/// What was cut off the end of a journal, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub path: PathBuf,
+    /// Place in the file.
+    pub at: u64,
+    /// Later segment files that were deleted with it.
+    pub later_segments: usize,
+    pub why: String,
+}
+
+/// A segment file whose header was checked.
+struct Found {
+    file: File,
+    path: PathBuf,
+    header: SegmentHeader,
+    generation: u32,
+    used: u64,
+    durable: bool,
+}
+
+impl Journal {
+    /// Opens the journal in `config.dir`, or begins a new one, and hands every entry to `replay`.
+    ///
+    /// If `replay` finds that an entry does not fit to those before it, it says what is wrong, and the entry counts as bad.
+    ///
+    /// # Errors
+    /// [`JournalError`]: another process has it, a file is foreign, truncated or damaged, the disk is full.
+    pub fn open(
+        config: JournalConfig,
+        now: i64,
+        replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String>,
+    ) -> Result<(Self, Recovered), JournalError> {
+        config.check()?;
+        make_dir(&config.dir)?;
+        let lock = lock_dir(&config.dir)?;
+        let boot_id = boot_id();
+        let found = find_segments(&config.dir)?;
+        let mut recovered = Recovered::default();
+        let (mut sealed, last, journal_id, generation) = if found.is_empty() {
+            (VecDeque::new(), None, random(&config.dir)?.max(1), (random(&config.dir)? as u32 >> 1).max(1))
+        } else {
+            let generation = found.iter().map(|found| found.generation).max().unwrap_or(1);
+            let journal_id = found[0].header.journal_id;
+            let (sealed, last) = walk_all(found, boot_id, &mut recovered, replay)?;
+            (sealed, last, journal_id, generation)
+        };
+        if let Some(cut) = &recovered.cut {
+            tracing::warn!(path = %cut.path.display(), at = cut.at, later_segments = cut.later_segments, why = %cut.why,
+                "cut the end off the journal");
+        }
+        let writer = match last {
+            Some(writer) => writer,
+            None => {
+                // A new journal begins at an offset that no other one has: what somebody remembers of a journal that was
+                // lost is then known to be foreign.
+                let base = match sealed.back() {
+                    Some(segment) => segment.end(),
+                    None => (random(&config.dir)? >> 40).max(1) << 36,
+                };
+                let blank = allocate(&config.dir.join("roll.prep"), config.segment_bytes)?;
+                activate(blank, &config, journal_id, base, generation, boot_id, now)?
+            }
+        };
+        if writer.segment().newest_at() == i64::MIN {
+            writer.segment().set_newest_at(now);
+        }
+        sealed.push_back(Arc::clone(writer.segment()));
+        recovered.segments = sealed.len();
+        let retained_bytes = sealed.iter().map(|segment| segment.len()).sum();
+        let shared = Arc::new(Shared::new(journal_id, sealed, writer.offset()));
+        let keeper = Housekeeper::start(&config, &shared)?;
+        let mut journal = Self {
+            shared,
+            writer,
+            config,
+            keeper,
+            generation,
+            boot_id,
+            room: None,
+            retained_bytes,
+            _lock: lock,
+        };
+        if recovered.cut.is_some() && journal.config.sync != SyncPolicy::None {
+            journal.sync()?;
+        }
+        Ok((journal, recovered))
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), JournalError> {
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(JournalError::io(dir, "create the journal's directory")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The kernel releases the lock when the process dies.
+fn lock_dir(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join("lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(JournalError::io(&path, "open"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Owned { path: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(JournalError::io(&path, "lock")(error)),
+    }
+}
+
+/// Which start of the machine this is; zeros if the system does not say.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().parse::<bellwire::MessageId>().map_or([0; 16], bellwire::MessageId::to_bytes)
+}
+
+fn random(dir: &Path) -> Result<u64, JournalError> {
+    getrandom::u64().map_err(|error| JournalError::io(dir, "draw a random number for")(error.into()))
+}
+
+/// The directory's segments by base, with their headers checked, each against its file and its neighbours.
+fn find_segments(dir: &Path) -> Result<Vec<Found>, JournalError> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(JournalError::io(dir, "list"))? {
+        let path = entry.map_err(JournalError::io(dir, "list"))?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            // Allocated ahead by a process that was killed.
+            Some("prep") => std::fs::remove_file(&path).map_err(JournalError::io(&path, "delete"))?,
+            Some("journal") => paths.push(path),
+            _ => {}
+        }
+    }
+    paths.sort();
+    let last = paths.len().saturating_sub(1);
+    let mut all: Vec<Found> = Vec::with_capacity(paths.len());
+    for (index, path) in paths.into_iter().enumerate() {
+        let found = read_header(path, index == last)?;
+        let mismatch = |what, found_number, expected| JournalError::Mismatch {
+            path: found.path.clone(),
+            what,
+            found: found_number,
+            expected,
+        };
+        let header = &found.header;
+        if let Some(before) = all.last() {
+            let base = before.header.base + before.header.len;
+            if header.base != base {
+                return Err(mismatch("base (is a segment missing before it?)", header.base, base));
+            }
+            if header.journal_id != before.header.journal_id {
+                return Err(mismatch("journal id", header.journal_id, before.header.journal_id));
+            }
+        }
+        all.push(found);
+    }
+    Ok(all)
+}
+
+fn read_header(path: PathBuf, is_last: bool) -> Result<Found, JournalError> {
+    let file =
+        OpenOptions::new().read(true).write(true).open(&path).map_err(JournalError::io(&path, "open"))?;
+    let file_len = file.metadata().map_err(JournalError::io(&path, "look at"))?.len();
+    let mismatch =
+        |what, found, expected| JournalError::Mismatch { path: path.clone(), what, found, expected };
+    if file_len < SEGMENT_HEADER_LEN as u64 {
+        return Err(mismatch("file length", file_len, SEGMENT_HEADER_LEN as u64));
+    }
+    let mut bytes = [0; SEGMENT_HEADER_LEN];
+    file.read_exact_at(&mut bytes, 0).map_err(JournalError::io(&path, "read"))?;
+    let header = SegmentHeader::from_bytes(&bytes)
+        .map_err(|source| JournalError::Header { path: path.clone(), source })?;
+    let is_possible = |what, number, min, max, aligned| {
+        if (min..=max).contains(&number) && number % aligned == 0 {
+            Ok(())
+        } else {
+            Err(mismatch(what, number, min))
+        }
+    };
+    is_possible("segment length", header.len, super::SEGMENT_BYTES_MIN, super::SEGMENT_BYTES_MAX, 4096)?;
+    is_possible("base", header.base, 16, u64::MAX >> 1, 16)?;
+    if path.file_name().and_then(|name| name.to_str()) != Some(&segment_name(header.base)) {
+        return Err(mismatch("base (the file's name says another)", header.base, 0));
+    }
+    if file_len > header.len || (file_len < header.len && !is_last) {
+        return Err(mismatch("file length", file_len, header.len));
+    }
+    if file_len < header.len {
+        tracing::warn!(path = %path.display(), file_len, expected = header.len, "the last journal segment was truncated");
+        Segment::restore_length(&file, &path, header.len)?;
+    }
+    let used = u64_at(&bytes, USED_AT);
+    if used != 0 {
+        is_possible("used length", used, SEGMENT_HEADER_LEN as u64, header.len, ENTRY_ALIGN as u64)?;
+    }
+    let word = u64_at(&bytes, GENERATION_AT);
+    let generation =
+        generation_of(word).ok_or_else(|| mismatch("generation", word, generation_word(word as u32)))?;
+    let durable = u64_at(&bytes, DURABLE_AT) == 1;
+    Ok(Found { file, path, header, generation, used, durable })
+}
+
+type Walked = (VecDeque<Arc<Segment>>, Option<SegmentWriter>);
+
+/// Hands every entry to `replay`; gives the segments that are closed, and the one to go on with, if the last is not.
+fn walk_all(
+    found: Vec<Found>,
+    boot_id: [u8; 16],
+    recovered: &mut Recovered,
+    replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String>,
+) -> Result<Walked, JournalError> {
+    let mut sealed = VecDeque::with_capacity(found.len() + 1);
+    let last_index = found.len() - 1;
+    let mut found = found.into_iter().enumerate();
+    while let Some((index, Found { file, path, header, used, durable, .. })) = found.next() {
+        let is_last = index == last_index;
+        // Pages of this segment may have been lost without any process being to blame.
+        let power_was_lost = !durable && (header.boot_id != boot_id || boot_id == [0; 16]);
+        let mut segment = Segment::open(file, &path, header.base, header.len)?;
+        let limit = if used == 0 { header.len } else { used };
+        let walk = Walk {
+            bytes: &segment.contents()[..limit as usize],
+            base: header.base,
+            journal_id: header.journal_id,
+            check_crc: is_last || used == 0 || power_was_lost,
+            must_reach_limit: used != 0,
+        };
+        let stop = walk.run(replay);
+        recovered.entries += stop.entries;
+        let damaged = |what| Err(JournalError::Damaged { path: path.clone(), at: stop.at as u64, what });
+        let torn = match stop.bad {
+            Some(why) if power_was_lost => Some(why),
+            Some(why) if !is_last || used != 0 => return damaged(why),
+            why => {
+                if !power_was_lost && let Some(at) = walk.whole_entry_behind(stop.at) {
+                    let why = why.unwrap_or_else(|| "no entry".to_owned());
+                    return damaged(format!("{why}, but a whole entry follows at byte {at}"));
+                }
+                why
+            }
+        };
+        segment.set_newest_at(stop.newest_at.unwrap_or(header.created_at));
+        if let Some(why) = torn {
+            let mut later_segments = 0;
+            for (_, later) in found.by_ref() {
+                std::fs::remove_file(&later.path).map_err(JournalError::io(&later.path, "delete"))?;
+                later_segments += 1;
+            }
+            let mut writer = segment.into_writer(stop.at);
+            writer.segment().store_word(USED_AT, 0);
+            writer.clear_rest();
+            recovered.cut = Some(Cut { path, at: stop.at as u64, later_segments, why });
+            return Ok((sealed, Some(writer)));
+        }
+        if is_last && used == 0 {
+            return Ok((sealed, Some(segment.into_writer(stop.at))));
+        }
+        sealed.push_back(segment.into_sealed(stop.at));
+    }
+    Ok((sealed, None))
+}
+
+/// One pass over a segment.
+struct Walk<'a> {
+    /// The file up to where entries can stand.
+    bytes: &'a [u8],
+    base: u64,
+    journal_id: u64,
+    check_crc: bool,
+    /// The segment was closed: its entries end where `bytes` does.
+    must_reach_limit: bool,
+}
+
+/// Where a pass ended.
+struct Stop {
+    entries: u64,
+    /// Place in the file behind the last whole entry.
+    at: usize,
+    newest_at: Option<i64>,
+    /// What is wrong there; `None`: nothing, the entries end there.
+    bad: Option<String>,
+}
+
+impl Walk<'_> {
+    fn run(&self, replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String>) -> Stop {
+        let mut stop = Stop { entries: 0, at: SEGMENT_HEADER_LEN, newest_at: None, bad: None };
+        while stop.at < self.bytes.len() {
+            let rest = &self.bytes[stop.at..];
+            let lead = rest.first_chunk::<8>().map_or(0, |lead| u64::from_le_bytes(*lead));
+            if lead == 0 {
+                if self.must_reach_limit {
+                    stop.bad = Some(format!("no entry, and the entries end at byte {}", self.bytes.len()));
+                }
+                break;
+            }
+            let entry = self.entry(stop.at).and_then(|entry| replay(&entry).map(|()| entry));
+            match entry {
+                Ok(entry) => {
+                    stop.entries += 1;
+                    stop.at += entry.len();
+                    stop.newest_at = Some(entry.journalled_at);
+                }
+                Err(why) => {
+                    stop.bad = Some(why);
+                    break;
+                }
+            }
+        }
+        stop
+    }
+
+    /// The entry at that place, or what is wrong with it.
+    fn entry(&self, at: usize) -> Result<Entry<'_>, String> {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let offset = self.base + at as u64;
+        let Some(entry) = Entry::decode(rest, offset) else {
+            return Err("an entry whose lengths, type or priority are impossible".to_owned());
+        };
+        if self.check_crc {
+            let header = rest.first_chunk().map(EntryHeader::from_bytes).unwrap_or_default();
+            let computed = entry_crc(self.journal_id, offset, header.len, &rest[8..entry.len()]);
+            if header.crc != computed {
+                return Err(format!(
+                    "an entry with checksum {:#010x}, computed {computed:#010x}",
+                    header.crc
+                ));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Whether a whole entry stands not far behind a place where none does.
+    fn whole_entry_behind(&self, at: usize) -> Option<usize> {
+        let walk = Walk { check_crc: true, bytes: self.bytes, ..*self };
+        let end = self.bytes.len().min(at.saturating_add(2 * ENTRY_LEN_MAX));
+        (at + ENTRY_ALIGN..end).step_by(ENTRY_ALIGN).find(|at| walk.entry(*at).is_ok())
+    }
+}

@@ -1,0 +1,480 @@
+//! What the journal promises, as claims.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bellwire::Priority;
+use proptest::prelude::*;
+
+use super::testing::{Record, append, config, open, order_record};
+use super::*;
+
+/// What was appended: enough to compare with what is read.
+#[derive(Clone, Debug, PartialEq)]
+struct Kept {
+    offset: u64,
+    facts: Facts,
+    record: Record,
+}
+
+fn kept(entry: &Entry<'_>) -> Kept {
+    let facts = Facts {
+        seq: entry.seq,
+        prev: entry.prev,
+        epoch: entry.epoch,
+        slot: entry.slot,
+        lane: entry.lane,
+        journalled_at: entry.journalled_at,
+    };
+    let record = Record { header: entry.header, archive: entry.archive.to_vec() };
+    Kept { offset: entry.offset, facts, record }
+}
+
+/// Appends records of `users` users in turn, with order ids of the given lengths, and publishes.
+struct Writer {
+    heads: HashMap<u32, (u64, u64)>,
+    count: u64,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self { heads: HashMap::new(), count: 0 }
+    }
+
+    fn append(&mut self, journal: &mut Journal, user: u32, order_id_len: usize) -> Kept {
+        self.count += 1;
+        let record =
+            order_record(&format!("user_{user}"), &"o".repeat(order_id_len), Priority::P1, self.count);
+        let head = self.heads.entry(user).or_default();
+        let facts = Facts {
+            seq: head.0 + 1,
+            prev: head.1,
+            epoch: journal.generation(),
+            slot: user,
+            lane: 77,
+            journalled_at: self.count as i64,
+        };
+        let offset = append(journal, &record, &facts);
+        *head = (facts.seq, offset);
+        Kept { offset, facts, record }
+    }
+
+    fn fill(&mut self, journal: &mut Journal, count: usize) -> Vec<Kept> {
+        let all = (0..count).map(|index| self.append(journal, index as u32 % 7, 10 + index % 90)).collect();
+        journal.publish().unwrap();
+        all
+    }
+}
+
+fn reopen(config: &JournalConfig) -> Result<(Journal, Vec<Kept>, Recovered), JournalError> {
+    let mut all = Vec::new();
+    let (journal, recovered) = Journal::open(config.clone(), 1, &mut |entry| {
+        all.push(kept(entry));
+        Ok(())
+    })?;
+    Ok((journal, all, recovered))
+}
+
+/// Everything that a reader sees, from the start.
+fn read_all(reader: &mut JournalReader) -> Vec<Kept> {
+    let mut all = Vec::new();
+    let mut at = reader.start();
+    while let Some(entry) = reader.entry(at) {
+        all.push(kept(&entry));
+        at = entry.next;
+    }
+    assert_eq!(at, reader.end().max(at), "the walk stopped before the end");
+    all
+}
+
+fn segment_files(config: &JournalConfig) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(&config.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "journal"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
+}
+
+#[test]
+fn what_is_appended_is_invisible_until_it_is_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(config(dir.path())).unwrap();
+    let mut reader = journal.reader();
+    let one = Writer::new().append(&mut journal, 1, 10);
+    assert!(reader.entry(one.offset).is_none());
+    let end = journal.publish().unwrap();
+    assert_eq!(kept(&reader.entry(one.offset).unwrap()), one);
+    assert!(
+        reader.entry(end).is_none() && reader.entry(0).is_none() && reader.entry(one.offset + 16).is_none()
+    );
+}
+
+#[test]
+fn room_that_is_given_and_not_used_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut writer = Writer::new();
+    let mut journal = open(config.clone()).unwrap();
+    let mut all = writer.fill(&mut journal, 3);
+    // A refused record that contains, where the next entry will begin, bytes that were an entry elsewhere.
+    let copy = {
+        let mut reader = journal.reader();
+        let entry = reader.entry(all[0].offset).unwrap();
+        std::fs::read(&segment_files(&config)[0]).unwrap()[SEGMENT_HEADER_LEN..][..entry.len()].to_vec()
+    };
+    let room = journal.room(4096, 1).unwrap();
+    for chunk in room.chunks_mut(copy.len()) {
+        chunk.copy_from_slice(&copy[..chunk.len()]);
+    }
+    all.push(writer.append(&mut journal, 5, 20));
+    journal.publish().unwrap();
+    drop(journal);
+    let (_, found, recovered) = reopen(&config).unwrap();
+    assert_eq!(found, all);
+    assert_eq!(recovered.cut, None);
+}
+
+#[test]
+fn an_entry_that_was_not_published_when_the_process_died_is_there_after_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut writer = Writer::new();
+    let mut journal = open(config.clone()).unwrap();
+    let mut all = writer.fill(&mut journal, 3);
+    all.push(writer.append(&mut journal, 1, 10));
+    drop(journal);
+    assert_eq!(reopen(&config).unwrap().1, all);
+}
+
+#[test]
+fn a_second_owner_is_refused_while_the_first_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(config(dir.path())).unwrap();
+    assert!(matches!(open(config(dir.path())), Err(JournalError::Owned { .. })));
+    drop(journal);
+    open(config(dir.path())).unwrap();
+}
+
+#[test]
+fn a_position_at_the_end_of_a_full_segment_leads_to_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(config(dir.path())).unwrap();
+    let mut writer = Writer::new();
+    let mut reader = journal.reader();
+    let mut at = journal.end();
+    let mut seen = 0;
+    // The reader follows entry by entry, so it stands at the end of each segment before that segment is closed.
+    while segment_files(&config(dir.path())).len() < 3 {
+        let one = writer.append(&mut journal, 1, 80);
+        journal.publish().unwrap();
+        let entry = reader.entry(at).expect("the entry just published");
+        assert_eq!(kept(&entry), one);
+        at = entry.next;
+        seen += 1;
+    }
+    assert_eq!(read_all(&mut reader).len(), seen);
+}
+
+#[test]
+fn a_reader_keeps_its_segment_while_retention_deletes_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { retain_bytes: 2 * SEGMENT_BYTES_MIN, ..config(dir.path()) };
+    let mut journal = open(config.clone()).unwrap();
+    let mut writer = Writer::new();
+    let first = writer.fill(&mut journal, 1).remove(0);
+    let mut slow = journal.reader();
+    let entry = slow.entry(first.offset).unwrap();
+    let mut journals_turn = |journal: &mut Journal| {
+        while journal.expired(1).is_none() {
+            writer.fill(journal, 10);
+        }
+        let (start, end) = journal.expired(1).unwrap();
+        assert_eq!((start, journal.start()), (first.offset, first.offset));
+        journal.retire_oldest();
+        assert_eq!(journal.start(), end + SEGMENT_HEADER_LEN as u64);
+    };
+    journals_turn(&mut journal);
+    assert_eq!(kept(&entry), first, "an entry that is held stays as it is");
+    assert!(slow.entry(first.offset).is_none(), "but it is not found again");
+    assert!(!read_all(&mut slow).is_empty());
+    drop(journal);
+    assert_eq!(segment_files(&config).len(), 2);
+    let (journal, all, _) = reopen(&config).unwrap();
+    assert_eq!(all[0].offset, journal.start());
+}
+
+#[test]
+fn retention_by_age_never_takes_the_last_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { retain_age: Some(Duration::from_nanos(1000)), ..config(dir.path()) };
+    let mut journal = open(config).unwrap();
+    let mut writer = Writer::new();
+    writer.fill(&mut journal, 1000);
+    let newest = writer.count as i64;
+    assert_eq!(journal.expired(newest), None, "every entry is younger than the limit");
+    while journal.expired(newest + 10_000).is_some() {
+        journal.retire_oldest();
+    }
+    assert!(journal.start() < journal.end());
+    assert_eq!(journal.retained_bytes(), SEGMENT_BYTES_MIN);
+}
+
+#[test]
+fn a_generation_survives_and_reaches_the_next_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(config(dir.path())).unwrap();
+    let first = journal.generation();
+    assert_eq!(journal.next_generation(), first + 1);
+    drop(journal);
+    let mut journal = open(config(dir.path())).unwrap();
+    assert_eq!(journal.generation(), first + 1);
+    Writer::new().fill(&mut journal, 1000);
+    while segment_files(&config(dir.path())).len() > 1 {
+        std::fs::remove_file(&segment_files(&config(dir.path()))[0]).unwrap();
+    }
+    drop(journal);
+    assert_eq!(open(config(dir.path())).unwrap().generation(), first + 1);
+}
+
+#[test]
+fn another_journal_has_another_generation_and_other_offsets() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = open(config(dir.path())).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let other = open(config(other.path())).unwrap();
+    assert_ne!(one.generation(), other.generation());
+    assert_ne!(one.end(), other.end());
+}
+
+#[test]
+fn foreign_and_contradictory_files_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    Writer::new().fill(&mut journal, 2000);
+    drop(journal);
+    let files = segment_files(&config);
+    assert!(files.len() > 2);
+    let whole: Vec<_> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    let attempt = |change: &dyn Fn()| {
+        change();
+        let error = open(config.clone()).err().expect("an error");
+        for path in segment_files(&config) {
+            std::fs::remove_file(path).unwrap();
+        }
+        for (path, bytes) in files.iter().zip(&whole) {
+            std::fs::write(path, bytes).unwrap();
+        }
+        (error.to_string(), error)
+    };
+
+    let (text, error) = attempt(&|| std::fs::write(&files[1], b"hello").unwrap());
+    assert!(matches!(error, JournalError::Mismatch { what: "file length", found: 5, .. }), "{text}");
+    let (text, error) = attempt(&|| std::fs::write(&files[1], vec![7; 131072]).unwrap());
+    assert!(matches!(error, JournalError::Header { source: HeaderError::Magic { .. }, .. }), "{text}");
+    assert!(text.contains(files[1].to_str().unwrap()), "{text}");
+    let (text, error) = attempt(&|| std::fs::remove_file(&files[1]).unwrap());
+    assert!(
+        matches!(error, JournalError::Mismatch { what: "base (is a segment missing before it?)", .. }),
+        "{text}"
+    );
+    let (text, error) = attempt(&|| std::fs::rename(&files[0], config.dir.join("1.journal")).unwrap());
+    assert!(matches!(error, JournalError::Mismatch { .. }), "{text}");
+    let shorten = || File::options().write(true).open(&files[0]).unwrap().set_len(100_000).unwrap();
+    let (text, error) = attempt(&shorten);
+    assert!(matches!(error, JournalError::Mismatch { what: "file length", found: 100_000, .. }), "{text}");
+    // The length of an entry in a closed segment.
+    let (text, error) = attempt(&|| flip(&files[0], SEGMENT_HEADER_LEN as u64));
+    assert!(matches!(error, JournalError::Damaged { at: 128, .. }), "{text}");
+    reopen(&config).unwrap();
+}
+
+#[test]
+fn a_crash_between_two_segments_is_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    let all = Writer::new().fill(&mut journal, 1500);
+    drop(journal);
+    let files = segment_files(&config);
+    assert!(files.len() > 2);
+    // The next segment had its name before the one before it was sealed.
+    let before_last = OpenOptions::new().write(true).open(&files[files.len() - 2]).unwrap();
+    before_last.write_all_at(&[0; 8], layout::USED_AT as u64).unwrap();
+    let (journal, found, recovered) = reopen(&config).unwrap();
+    assert_eq!((found.len(), recovered.cut), (all.len(), None));
+    assert_eq!(found, all);
+    drop(journal);
+    // The last one was sealed and the next did not exist yet.
+    let (mut journal, _, _) = reopen(&config).unwrap();
+    let used = journal.end() % SEGMENT_BYTES_MIN;
+    journal.publish().unwrap();
+    drop(journal);
+    let last = OpenOptions::new().write(true).open(files.last().unwrap()).unwrap();
+    last.write_all_at(&used.to_le_bytes(), layout::USED_AT as u64).unwrap();
+    let (journal, found, _) = reopen(&config).unwrap();
+    assert_eq!(found, all);
+    assert_eq!(segment_files(&config).len(), files.len() + 1);
+    assert_eq!(read_all(&mut journal.reader()), all);
+}
+
+#[test]
+fn what_the_caller_finds_wrong_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    Writer::new().fill(&mut journal, 900);
+    drop(journal);
+    let mut count = 0;
+    let result = Journal::open(config, 1, &mut |_| {
+        count += 1;
+        if count == 20 { Err("a gap".to_owned()) } else { Ok(()) }
+    });
+    assert!(matches!(result.err(), Some(JournalError::Damaged { what, .. }) if what == "a gap"));
+}
+
+#[test]
+fn limits_of_the_configuration_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    for (wrong, what) in [
+        (JournalConfig { segment_bytes: 4096, ..config.clone() }, "segment_bytes is 4096"),
+        (JournalConfig { segment_bytes: (1 << 20) + 1, ..config.clone() }, "modulo 4096"),
+        (JournalConfig { retain_bytes: SEGMENT_BYTES_MIN, ..config.clone() }, "retain_bytes"),
+        (JournalConfig { sync: SyncPolicy::Interval(Duration::ZERO), ..config.clone() }, "sync interval"),
+    ] {
+        let text = open(wrong).err().expect("an error").to_string();
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+#[test]
+fn synced_journals_read_back() {
+    for sync in [SyncPolicy::Every, SyncPolicy::Interval(Duration::from_millis(1))] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { sync, ..config(dir.path()) };
+        let mut journal = open(config.clone()).unwrap();
+        let mut writer = Writer::new();
+        let mut all = Vec::new();
+        for _ in 0..8 {
+            all.extend(writer.fill(&mut journal, 100));
+        }
+        drop(journal);
+        assert_eq!(reopen(&config).unwrap().1, all);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_published_is_read_back_in_place_and_after_a_start(
+        batches in prop::collection::vec(prop::collection::vec((0u32..9, 0usize..3000), 1..40), 1..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let mut journal = open(config.clone()).unwrap();
+        let mut reader = journal.reader();
+        let mut writer = Writer::new();
+        let mut all = Vec::new();
+        for batch in batches {
+            all.extend(batch.into_iter().map(|(user, len)| writer.append(&mut journal, user, len)));
+            journal.publish().unwrap();
+            prop_assert_eq!(read_all(&mut reader).len(), all.len());
+        }
+        prop_assert_eq!(&read_all(&mut reader), &all);
+        // Back-links give exactly one user's records, newest first.
+        for (user, (head, last)) in &writer.heads {
+            let mut at = *last;
+            for seq in (1..=*head).rev() {
+                let entry = reader.entry(at).expect("a back-link leads to an entry");
+                prop_assert_eq!((entry.seq, entry.slot), (seq, *user));
+                let user_id = format!("user_{user}");
+                prop_assert_eq!(entry.view().map(|view| view.user_id()), Some(user_id.as_str()));
+                at = entry.prev;
+            }
+            prop_assert_eq!(at, 0);
+        }
+        drop(journal);
+        let (journal, found, recovered) = reopen(&config).unwrap();
+        prop_assert_eq!(&found, &all);
+        prop_assert_eq!(recovered.cut, None);
+        prop_assert_eq!(read_all(&mut journal.reader()), all);
+    }
+
+    #[test]
+    fn one_flipped_byte_is_damage_or_a_torn_end_and_never_another_entry(at in 128u64..20_000, count in 20usize..60) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let mut journal = open(config.clone()).unwrap();
+        let all = Writer::new().fill(&mut journal, count);
+        let used = journal.end() % SEGMENT_BYTES_MIN;
+        let last = all.last().unwrap().offset % SEGMENT_BYTES_MIN;
+        drop(journal);
+        let at = 128 + (at - 128) % (used - 128);
+        flip(&segment_files(&config)[0], at);
+        match reopen(&config) {
+            Ok((_, found, recovered)) => {
+                prop_assert!(at >= last, "byte {} of {}, last entry at {}", at, used, last);
+                prop_assert_eq!(recovered.cut.expect("a cut").at, last);
+                prop_assert_eq!(&found[..], &all[..count - 1]);
+            }
+            Err(JournalError::Damaged { at: place, .. }) => {
+                prop_assert!(at < last);
+                prop_assert!(all.iter().any(|kept| kept.offset % SEGMENT_BYTES_MIN == place) && place <= at);
+            }
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_last_segment_truncated_anywhere_gives_the_whole_entries_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    let mut writer = Writer::new();
+    let all = writer.fill(&mut journal, 4);
+    let used = journal.end() % SEGMENT_BYTES_MIN;
+    drop(journal);
+    let path = segment_files(&config).remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    // Every length within the last two entries, and the lengths around them.
+    let from = all[2].offset % SEGMENT_BYTES_MIN;
+    for len in from - 1..=used + 1 {
+        std::fs::write(&path, &whole[..len as usize]).unwrap();
+        let (mut journal, found, recovered) = reopen(&config).unwrap();
+        let expected = all.iter().filter(|kept| {
+            let place = kept.offset % SEGMENT_BYTES_MIN + ENTRY_HEADER_LEN as u64 + 48;
+            // Zeros stand for what was truncated, and an entry may end in zeros of its own.
+            place + kept.record.archive.len() as u64 <= len
+        });
+        let whole_entries = expected.count();
+        assert!(found.len() >= whole_entries && found[..] == all[..found.len()], "length {len}");
+        assert_eq!(
+            recovered.cut.is_some(),
+            found.len() < 4 && journal.end() % SEGMENT_BYTES_MIN < len,
+            "length {len}"
+        );
+        // And the journal goes on there.
+        let mut again = Writer::new();
+        again.count = 100;
+        let next = again.fill(&mut journal, 1);
+        drop(journal);
+        let (_, after, recovered) = reopen(&config).unwrap();
+        assert_eq!(after.len(), found.len() + 1);
+        assert_eq!((after.last(), recovered.cut), (next.last(), None), "length {len}");
+    }
+}
