@@ -1,5 +1,11 @@
 //! The gateway: reads every lane of a bus, gives each user one numbered stream in a journal, and serves those streams
 //! to WebSocket sessions.
 
+#![deny(unsafe_code)]
+
+pub mod auth;
 pub mod broker;
+pub mod config;
 pub mod journal;
+pub mod protocol;
+pub mod socket;

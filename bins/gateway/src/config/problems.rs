@@ -1,0 +1,147 @@
+//! What is wrong with a configuration that could be read.
+
+use super::{Algorithm, Config};
+use crate::auth::Verifier;
+
+/// Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 demands.
+const HS256_KEY_LEN_MIN: usize = 32;
+
+/// Least that is sensible for a client's frame: a token must fit.
+const FRAME_BYTES_MIN: usize = 512;
+
+impl Config {
+    /// Everything that is wrong, one sentence each; empty if the configuration is sound.
+    ///
+    /// It looks at files (the key, the journal's directory) but changes nothing.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
+        check(self.bus.dedup_window > 0, "bus.dedup_window: must be at least 1");
+        check(
+            self.journal.segment_bytes >= 1 << 20 && self.journal.segment_bytes.is_multiple_of(4096),
+            "journal.segment_bytes: must be a multiple of 4096 and at least 1048576",
+        );
+        check(
+            self.journal.retain_bytes >= 2 * self.journal.segment_bytes,
+            "journal.retain_bytes: must be at least twice journal.segment_bytes",
+        );
+        check(self.journal.sync_interval_ms > 0, "journal.sync_interval_ms: must be at least 1");
+        check(self.limits.sessions_per_user > 0, "limits.sessions_per_user: must be at least 1");
+        check(self.limits.sessions_total > 0, "limits.sessions_total: must be at least 1");
+        check(self.limits.auth_within_ms > 0, "limits.auth_within_ms: must be at least 1");
+        check(self.limits.handshake_ms > 0, "limits.handshake_ms: must be at least 1");
+        check(
+            (FRAME_BYTES_MIN..=1 << 20).contains(&self.limits.frame_bytes_max),
+            "limits.frame_bytes_max: must be between 512 and 1048576",
+        );
+        check(self.limits.frames_per_second > 0, "limits.frames_per_second: must be at least 1");
+        check(self.limits.frames_burst > 0, "limits.frames_burst: must be at least 1");
+        check(
+            (100..=1_000_000).contains(&self.limits.pending_max),
+            "limits.pending_max: must be between 100 and 1000000",
+        );
+        check(self.session.heartbeat_ms >= 100, "session.heartbeat_ms: must be at least 100");
+        check(self.session.idle_ms >= 100, "session.idle_ms: must be at least 100");
+        check(self.listen.shards <= 256, "listen.shards: must be at most 256");
+        check(
+            !self.listen.name.is_empty() && self.listen.name.len() <= 64,
+            "listen.name: must be of 1 to 64 bytes",
+        );
+        for (what, name) in [("bus", &self.bus.name), ("consumer", &self.bus.consumer)] {
+            if let Err(error) = bellwire::check_name(what, name) {
+                problems.push(error.to_string());
+            }
+        }
+        if let Err(problem) = self.token_key().map(|_| ()) {
+            problems.push(problem);
+        } else if let Err(error) = Verifier::new(&self.token) {
+            problems.push(error.to_string());
+        }
+        problems.extend(self.journal_dir_problem());
+        problems
+    }
+
+    /// The key that checks tokens, from the configuration or its file.
+    ///
+    /// # Errors
+    /// One sentence: no key, two keys, a file that cannot be read, or a secret that is too short.
+    pub(crate) fn token_key(&self) -> Result<Vec<u8>, String> {
+        self.token.key_bytes()
+    }
+
+    /// The directory is made by the gateway; what exists of its path must let that happen.
+    fn journal_dir_problem(&self) -> Option<String> {
+        let dir = &self.journal.dir;
+        let existing = dir.ancestors().find(|path| path.exists())?;
+        let path = existing.display();
+        if !existing.is_dir() {
+            return Some(format!("journal.dir: {path} is not a directory"));
+        }
+        nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
+            .err()
+            .map(|error| format!("journal.dir: {path} cannot be written to: {}", error.desc()))
+    }
+}
+
+impl super::Token {
+    /// See [`Config::token_key`].
+    pub(crate) fn key_bytes(&self) -> Result<Vec<u8>, String> {
+        let key = match (&self.key, &self.key_file) {
+            (None, None) => {
+                return Err("token: a key is missing; give token.key or token.key_file \
+                            (or start with --dev to have one made)"
+                    .to_owned());
+            }
+            (Some(_), Some(_)) => {
+                return Err("token: token.key and token.key_file are both given; keep one".to_owned());
+            }
+            (Some(key), None) => key.clone().into_bytes(),
+            (None, Some(path)) => {
+                let mut key = std::fs::read(path)
+                    .map_err(|error| format!("token.key_file: cannot read {}: {error}", path.display()))?;
+                while key.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+                    key.pop();
+                }
+                key
+            }
+        };
+        if self.algorithm == Algorithm::HS256 && key.len() < HS256_KEY_LEN_MIN {
+            return Err(format!(
+                "token: the HS256 key has {} bytes; at least {HS256_KEY_LEN_MIN} are needed",
+                key.len()
+            ));
+        }
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_listed_and_a_sound_configuration_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.journal.dir = dir.path().join("deep/down");
+        config.token.key = Some("k".repeat(32));
+        assert_eq!(config.problems(), Vec::<String>::new());
+
+        config.token.key = Some("short".to_owned());
+        config.bus.name = "Main".to_owned();
+        config.limits.pending_max = 1;
+        let problems = config.problems().join("\n");
+        assert!(problems.contains("has 5 bytes"), "{problems}");
+        assert!(problems.contains("bus name \"Main\""), "{problems}");
+        assert!(problems.contains("limits.pending_max"), "{problems}");
+    }
+
+    #[test]
+    fn a_missing_key_says_what_to_do() {
+        assert!(Config::default().problems().iter().any(|problem| problem.contains("token.key_file")));
+    }
+}
