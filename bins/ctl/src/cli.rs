@@ -1,0 +1,69 @@
+//! The command line: what stands before and around the verbs.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser};
+
+use crate::exit::EXIT_CODES;
+use crate::verbs::Verb;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Look at a Bellwire bus, publish to it, and listen to its gateway
+///
+/// Whatever only looks, maps shared memory read-only: it can disturb nobody. Data goes to standard
+/// output, words to standard error. Start with `bellwirectl ls`.
+#[derive(Parser, Debug)]
+#[command(name = "bellwirectl", version, styles = STYLES, after_help = EXIT_CODES, verbatim_doc_comment)]
+#[command(infer_long_args = true, disable_help_subcommand = false, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// The bus [default: main; `ls` shows all]
+    #[arg(long, global = true, env = "BELLWIRE_BUS", value_name = "NAME")]
+    pub(crate) bus: Option<String>,
+    /// The group whose segments are trusted, as producers and gateway were told [default: only your own]
+    #[arg(long, global = true, env = "BELLWIRE_GROUP", value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// One JSON object a line instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Global {
+    pub(crate) fn bus(&self) -> &str {
+        self.bus.as_deref().unwrap_or(bellwire::DEFAULT_BUS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_has_an_example_in_its_help() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for verb in cli.get_subcommands() {
+            let leaves: Vec<_> =
+                if verb.has_subcommands() { verb.get_subcommands().collect() } else { vec![verb] };
+            for leaf in leaves {
+                let help = leaf.get_long_about().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{}", leaf.get_name());
+            }
+        }
+    }
+}

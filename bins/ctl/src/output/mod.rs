@@ -1,0 +1,60 @@
+//! What goes to standard output: tables, lines and JSON.
+
+pub(crate) mod human;
+pub(crate) mod line;
+pub(crate) mod table;
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+use anstream::AutoStream;
+use anstyle::Style;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Standard output, buffered: a verb that waits flushes before it does.
+pub(crate) struct Out {
+    writer: BufWriter<Stdout>,
+    /// Whether it is a terminal that wants colours (NO_COLOR, CLICOLOR and TERM are heeded).
+    color: bool,
+}
+
+impl Out {
+    pub(crate) fn new() -> Self {
+        let stdout = io::stdout();
+        let color = stdout.is_terminal() && AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
+        Self { writer: BufWriter::new(stdout), color }
+    }
+
+    /// One line of text.
+    pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+        writeln!(self.writer, "{text}").map_err(|error| Failure::output(&error))
+    }
+
+    /// One line of bytes that are text already.
+    pub(crate) fn bytes_line(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let written = self.writer.write_all(text).and_then(|()| self.writer.write_all(b"\n"));
+        written.map_err(|error| Failure::output(&error))
+    }
+
+    /// One JSON object on a line.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let written = serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from);
+        let written = written.and_then(|()| self.writer.write_all(b"\n"));
+        written.map_err(|error| Failure::output(&error))
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.writer.flush().map_err(|error| Failure::output(&error))
+    }
+
+    /// `text` in that style, if the terminal wants any.
+    pub(crate) fn styled(&self, style: Style, text: impl fmt::Display) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
+    }
+
+    pub(crate) fn color(&self) -> bool {
+        self.color
+    }
+}

@@ -1,0 +1,243 @@
+//! What is said of a lane and of a consumer, as text and as JSON.
+
+use bellwire::inspect::{AckStatus, CursorStatus, CursorsStatus, LaneStatus, RingStatus};
+use serde::Serialize;
+
+use super::super::ls::state;
+use crate::failure::Failure;
+use crate::output::table::Table;
+use crate::output::{Out, human};
+
+/// A lane. The fields' names are those of the JSON.
+#[derive(Serialize)]
+pub(super) struct LaneReport<'a> {
+    lane: &'a str,
+    bus: &'a str,
+    state: &'static str,
+    pid: u32,
+    path: String,
+    created_at: i64,
+    opened_at: i64,
+    wake_barrier: bool,
+    rings: Vec<RingReport>,
+    consumers: Vec<ReaderReport>,
+}
+
+#[derive(Serialize)]
+struct RingReport {
+    priority: usize,
+    capacity: u64,
+    position: u64,
+    oldest: u64,
+    published: u64,
+    refused: u64,
+    high_water: u64,
+    retained: u64,
+    /// By the slowest gating consumer; none if nobody gates.
+    unread: Option<u64>,
+}
+
+/// A consumer, seen from one lane.
+#[derive(Serialize)]
+struct ReaderReport {
+    consumer: String,
+    state: &'static str,
+    gating: bool,
+    released: u64,
+    rings: Vec<ReaderRing>,
+}
+
+#[derive(Serialize)]
+struct ReaderRing {
+    priority: usize,
+    acknowledged: u64,
+    unread_bytes: u64,
+    /// Records; none if it cannot be told.
+    unread: Option<u64>,
+    overtaken: bool,
+}
+
+impl<'a> LaneReport<'a> {
+    pub(super) fn new(bus: &'a str, lane: &'a LaneStatus, consumers: &[CursorsStatus]) -> Self {
+        let readers = readers(lane, consumers);
+        let slowest = |ring: usize| {
+            readers.iter().filter(|reader| reader.gating).map(|reader| reader.rings[ring].unread_bytes).max()
+        };
+        let rings = lane.rings.iter().enumerate().map(|(at, ring)| RingReport {
+            priority: ring.priority.index(),
+            capacity: ring.capacity,
+            position: ring.position,
+            oldest: ring.oldest,
+            published: ring.published,
+            refused: ring.refused,
+            high_water: ring.high_water,
+            retained: ring.position.saturating_sub(ring.oldest),
+            unread: slowest(at),
+        });
+        Self {
+            lane: &lane.name,
+            bus,
+            state: state(Some(lane.held)),
+            pid: lane.pid,
+            path: lane.path.display().to_string(),
+            created_at: lane.created_at,
+            opened_at: lane.opened_at,
+            wake_barrier: lane.membarrier,
+            rings: rings.collect(),
+            consumers: readers,
+        }
+    }
+
+    pub(super) fn print(&self, out: &mut Out) -> Result<(), Failure> {
+        let ago = |at| human::age(at).map_or_else(|| "?".to_owned(), human::duration);
+        out.line(format!(
+            "lane {}: {}, pid {}, opened {} ago, made {} ago, {}",
+            self.lane,
+            self.state,
+            self.pid,
+            ago(self.opened_at),
+            ago(self.created_at),
+            self.path
+        ))?;
+        let mut rings = Table::new(&[
+            "RING",
+            ">CAPACITY",
+            ">UNREAD",
+            ">FILL",
+            ">HIGH-WATER",
+            ">RETAINED",
+            ">PUBLISHED",
+            ">REFUSED",
+            ">POSITION",
+            ">OLDEST",
+        ]);
+        let dash = || "-".to_owned();
+        for ring in &self.rings {
+            let fill = |unread| format!("{:.1}%", unread as f64 * 100.0 / ring.capacity.max(1) as f64);
+            rings.row([
+                format!("P{}", ring.priority),
+                human::bytes(ring.capacity),
+                ring.unread.map_or_else(dash, human::bytes),
+                ring.unread.map_or_else(dash, fill),
+                human::bytes(ring.high_water),
+                human::bytes(ring.retained),
+                ring.published.to_string(),
+                ring.refused.to_string(),
+                ring.position.to_string(),
+                ring.oldest.to_string(),
+            ]);
+        }
+        rings.print(out)?;
+        if self.consumers.is_empty() {
+            return out.line("no consumer has attached to this lane");
+        }
+        let mut readers =
+            Table::new(&["CONSUMER", "STATE", "GATING", ">UNREAD P0", ">P1", ">P2", ">P3", ">LET GO"]);
+        for reader in &self.consumers {
+            let mut cells = vec![
+                reader.consumer.clone(),
+                reader.state.to_owned(),
+                if reader.gating { "yes" } else { "no" }.to_owned(),
+            ];
+            cells.extend(reader.rings.iter().map(ReaderRing::cell));
+            cells.push(reader.released.to_string());
+            readers.row_of(cells);
+        }
+        readers.print(out)
+    }
+}
+
+impl ReaderRing {
+    fn new(ring: &RingStatus, cursor: &CursorStatus) -> Self {
+        let at = ring.priority.index();
+        let position = cursor.positions[at];
+        Self {
+            priority: at,
+            acknowledged: position,
+            unread_bytes: ring.position.saturating_sub(position),
+            unread: cursor.consumed[at].map(|consumed| ring.published.saturating_sub(consumed)),
+            overtaken: position < ring.oldest,
+        }
+    }
+
+    fn cell(&self) -> String {
+        match (self.overtaken, self.unread) {
+            (true, _) => "lost".to_owned(),
+            (false, Some(records)) => records.to_string(),
+            (false, None) => human::bytes(self.unread_bytes),
+        }
+    }
+}
+
+/// The consumers that have cursors for this lane, and those whose segment is gone but which it remembers.
+fn readers(lane: &LaneStatus, consumers: &[CursorsStatus]) -> Vec<ReaderReport> {
+    let ack_of = |key| lane.consumers.iter().find(|ack: &&AckStatus| ack.key == key);
+    let here = consumers.iter().filter_map(|consumer| {
+        let cursor = consumer.lanes.iter().find(|cursor| cursor.lane_key == lane.key)?;
+        let ack = ack_of(consumer.key);
+        Some(ReaderReport {
+            consumer: consumer.name.clone(),
+            state: state(Some(consumer.held)),
+            gating: ack.is_some_and(|ack| ack.attachment != 0 && ack.attachment == consumer.attachment),
+            released: ack.map_or(0, |ack| ack.released),
+            rings: lane.rings.iter().map(|ring| ReaderRing::new(ring, cursor)).collect(),
+        })
+    });
+    here.collect()
+}
+
+/// A consumer of the bus.
+#[derive(Serialize)]
+pub(super) struct ConsumerReport<'a> {
+    consumer: &'a str,
+    bus: &'a str,
+    state: &'static str,
+    pid: u32,
+    path: String,
+    created_at: i64,
+    opened_at: i64,
+    /// How often it was opened.
+    attachment: u64,
+    /// How often it went to sleep.
+    parked: u32,
+    mark: u64,
+    lanes: Vec<&'a str>,
+}
+
+impl<'a> ConsumerReport<'a> {
+    pub(super) fn new(bus: &'a str, consumer: &'a CursorsStatus, lanes: &'a [LaneStatus]) -> Self {
+        let is_read = |lane: &&LaneStatus| consumer.lanes.iter().any(|cursor| cursor.lane_key == lane.key);
+        Self {
+            consumer: &consumer.name,
+            bus,
+            state: state(Some(consumer.held)),
+            pid: consumer.pid,
+            path: consumer.path.display().to_string(),
+            created_at: consumer.created_at,
+            opened_at: consumer.opened_at,
+            attachment: consumer.attachment,
+            parked: consumer.parked,
+            mark: consumer.mark,
+            lanes: lanes.iter().filter(is_read).map(|lane| lane.name.as_str()).collect(),
+        }
+    }
+
+    pub(super) fn print_all(out: &mut Out, reports: &[Self]) -> Result<(), Failure> {
+        let mut table =
+            Table::new(&["CONSUMER", "STATE", ">PID", ">OPENED", ">SINCE", ">PARKED", ">MARK", "LANES"]);
+        for report in reports {
+            let since = human::age(report.opened_at).map_or_else(|| "?".to_owned(), human::duration);
+            table.row([
+                report.consumer.to_owned(),
+                report.state.to_owned(),
+                report.pid.to_string(),
+                format!("{}x", report.attachment),
+                since,
+                report.parked.to_string(),
+                report.mark.to_string(),
+                if report.lanes.is_empty() { "-".to_owned() } else { report.lanes.join(",") },
+            ]);
+        }
+        table.print(out)
+    }
+}

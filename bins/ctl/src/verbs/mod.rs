@@ -1,0 +1,42 @@
+//! The verbs: one file each, with what only that verb needs beneath it.
+
+mod inspect;
+mod listen;
+mod ls;
+mod publish;
+mod tail;
+mod token;
+
+use clap::Subcommand;
+
+use crate::cli::Cli;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    Ls(ls::Ls),
+    Inspect(inspect::Inspect),
+    Tail(tail::Tail),
+    Publish(publish::Publish),
+    Listen(Box<listen::Listen>),
+    /// Make a token, or say why one is refused
+    ///
+    /// Example:
+    ///   bellwirectl token new --sub user_01 --key-file /etc/bellwire/jwt.key
+    #[command(subcommand, verbatim_doc_comment)]
+    Token(token::Token),
+}
+
+/// Does what the command line asks.
+pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.verb {
+        Verb::Ls(args) => ls::run(&cli.global, args),
+        Verb::Inspect(args) => inspect::run(&cli.global, args),
+        Verb::Tail(args) => tail::run(&cli.global, args),
+        Verb::Publish(args) => publish::run(&cli.global, args),
+        Verb::Listen(args) => listen::run(&cli.global, args),
+        Verb::Token(token) => token::run(&cli.global, token),
+    }
+}
