@@ -115,17 +115,12 @@ impl Tap {
         let offsets = data_offsets(lane.capacities());
         let rings = std::array::from_fn(|index| {
             let place = Place { position: 0, ordinal: 0 };
+            let header = &raw const lane.header().rings[index];
+            let data = lane.segment().base().wrapping_add(offsets[index]);
+            let capacity = lane.capacities()[index] as u64;
             // SAFETY: the capacities were checked against the file's length, and the tap keeps the mapping as long as
             // the readers.
-            unsafe {
-                RingReader::new(
-                    &raw const lane.header().rings[index],
-                    lane.segment().base().add(offsets[index]),
-                    lane.capacities()[index] as u64,
-                    index as u8,
-                    place,
-                )
-            }
+            unsafe { RingReader::new(header, data, capacity, index as u8, place) }
         });
         let mut tap = Self { rings, scratch: Vec::new(), lost: [0; 4], lane };
         for ring in &mut tap.rings {

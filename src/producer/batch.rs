@@ -41,7 +41,8 @@ impl<'a> Batch<'a> {
     /// Adds a notification.
     ///
     /// # Errors
-    /// [`PublishError`]; what was pushed before stays in the batch.
+    /// [`PublishError`]; what was pushed before stays in the batch. A batch that is as long as its ring gets
+    /// [`PublishError::Full`] also if nobody gates.
     #[inline]
     pub fn push(&mut self, notification: &Notification<'_>) -> Result<Published, PublishError> {
         self.producer.write(notification, self.now)

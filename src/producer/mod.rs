@@ -104,7 +104,7 @@ pub enum PublishError {
     TooLarge {
         /// Length of the record, header included, in bytes.
         len: usize,
-        /// The lesser of 64 KiB and half the ring's capacity.
+        /// The lesser of 64 KiB and a quarter of the ring's capacity.
         max: usize,
     },
     /// The ring holds what a gating consumer has not read. Counted in the lane.

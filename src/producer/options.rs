@@ -117,18 +117,21 @@ impl ProducerOptions {
 
         let offsets = data_offsets(capacities);
         let mut sequence = 0;
-        let mut places = [Place { position: 0, ordinal: 0 }; 4];
+        let mut places = [Place::default(); 4];
+        let mut anchors = [Place::default(); 4];
         for index in 0..4 {
             let last = last_record(&segment, header, index, offsets[index], capacities[index])?;
-            places[index] = last.0;
-            sequence = sequence.max(last.1);
+            places[index] = last.place;
+            anchors[index] = last.anchor;
+            sequence = sequence.max(last.sequence);
         }
         let rings = std::array::from_fn(|index| {
+            let data = segment.base().wrapping_add(offsets[index]);
+            let capacity = capacities[index] as u64;
             // SAFETY: `check` found header and rings to lie within the segment, which the `Producer` keeps as long as
             // the writers; holding its lock we are the only one who writes.
             unsafe {
-                let data = segment.base().add(offsets[index]);
-                RingWriter::new(&raw const header.rings[index], data, capacities[index] as u64, places[index])
+                RingWriter::new(&raw const header.rings[index], data, capacity, places[index], anchors[index])
             }
         });
         let key = header.identity.key.load(Ordering::Relaxed); // written once, before the file had a name
@@ -181,14 +184,25 @@ fn check(segment: &OwnedSegment, asked: [Option<usize>; 4]) -> Result<[usize; 4]
     Ok(found)
 }
 
-/// The end of what is committed in a ring, and the lane sequence of the last record there (0: none).
+/// What the last owner left in a ring.
+#[derive(Default)]
+struct Last {
+    /// The end of what is committed.
+    place: Place,
+    /// The newest landmark before it.
+    anchor: Place,
+    /// Lane sequence of the last record; 0: none.
+    sequence: u64,
+}
+
+/// Finds the end of what is committed in a ring.
 fn last_record(
     segment: &OwnedSegment,
     header: &LaneHeader,
     index: usize,
     offset: usize,
     capacity: usize,
-) -> Result<(Place, u64), OpenError> {
+) -> Result<Last, OpenError> {
     let corrupt = |what: String| OpenError::Corrupt {
         path: segment.path().to_owned(),
         what: format!("ring P{index}: {what}"),
@@ -197,7 +211,7 @@ fn last_record(
     // Relaxed: holding the lock we are the only one who writes, and the last owner is dead.
     let position = ring.commit.position.load(Ordering::Relaxed);
     if position == 0 {
-        return Ok((Place { position: 0, ordinal: 0 }, 0));
+        return Ok(Last::default());
     }
     let reserved = ring.reservation.reserved.load(Ordering::Relaxed);
     if position > reserved {
@@ -205,18 +219,16 @@ fn last_record(
     }
     let newest = ring.newest_before(position, capacity as u64);
     let newest = newest.ok_or_else(|| corrupt(format!("no landmark before the end at {position}")))?;
+    let data = segment.base().wrapping_add(offset);
     // SAFETY: `check` found the ring to lie within the segment, which outlives this function.
-    let reader = unsafe {
-        let data = segment.base().add(offset);
-        RingReader::new(&raw const *ring, data, capacity as u64, index as u8, newest)
-    };
+    let reader = unsafe { RingReader::new(&raw const *ring, data, capacity as u64, index as u8, newest) };
     let mut sequence = 0;
     let end = reader.scan(newest, true, |_, header| {
         sequence = header.lane_sequence;
         ControlFlow::Continue(())
     });
     match end {
-        Ok(end) if end.position == position => Ok((end, sequence)),
+        Ok(end) if end.position == position => Ok(Last { place: end, anchor: newest, sequence }),
         Ok(end) => Err(corrupt(format!("records end at {}, committed up to {position}", end.position))),
         Err(fault) => Err(corrupt(fault.to_string())),
     }

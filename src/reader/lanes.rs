@@ -349,17 +349,12 @@ impl Lanes {
             claim_slot(cursors, key, name, &places);
         }
         let rings = std::array::from_fn(|index| {
+            let header = &raw const mapping.header().rings[index];
+            let data = mapping.segment().base().wrapping_add(offsets[index]);
+            let capacity = mapping.capacities()[index] as u64;
             // SAFETY: the capacities were checked against the file's length, and the lane keeps the mapping as long as
             // the readers.
-            unsafe {
-                RingReader::new(
-                    &raw const mapping.header().rings[index],
-                    mapping.segment().base().add(offsets[index]),
-                    mapping.capacities()[index] as u64,
-                    index as u8,
-                    places[index],
-                )
-            }
+            unsafe { RingReader::new(header, data, capacity, index as u8, places[index]) }
         });
         let turns = std::array::from_fn(|index| cursors.cursors[index].next_turn());
         self.slots[place] = Some(Lane {

@@ -67,8 +67,15 @@ extern "C" fn in_child() {
             // that thinks it owns it closes nothing else. Without /dev/null it is closed: better that than a lock
             // that outlives its owner.
             //
-            // SAFETY: dup3 and close take any numbers and are async-signal-safe.
-            unsafe { if null >= 0 { libc::dup3(null, fd, libc::O_CLOEXEC) } else { libc::close(fd) } };
+            // SAFETY: close takes any number and is async-signal-safe.
+            let close = || unsafe { libc::close(fd) };
+            // SAFETY: dup3 takes any numbers and is async-signal-safe.
+            let replace = || unsafe { libc::dup3(null, fd, libc::O_CLOEXEC) };
+            if null >= 0 {
+                replace()
+            } else {
+                close()
+            };
         }
     }
     if null >= 0 {

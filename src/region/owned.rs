@@ -142,7 +142,7 @@ fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Optio
         Ok(()) => {}
         Err(Errno::ENOSPC | Errno::ENOMEM | Errno::EFBIG) => {
             let available = nix::sys::statvfs::statvfs(SHM_DIR)
-                .map_or(0, |fs| fs.blocks_available() as u64 * fs.fragment_size() as u64);
+                .map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
             return Err(OpenError::NoSpace { path: path.to_owned(), needed: len as u64, available });
         }
         Err(error) => return Err(io("allocate")(error)),

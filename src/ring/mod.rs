@@ -29,6 +29,11 @@
 //! Records cannot be found from the middle of a ring, so the writer keeps, for each 64th of it, the place of the first
 //! record that begins there and how many records come before. Who was overtaken goes on at the oldest landmark that is
 //! intact and knows exactly how many records he lost; who adopts a lane finds the last record from the newest.
+//!
+//! The *anchor*, the newest landmark before the committed position, stays intact whatever is being written: no record
+//! or batch reaches further than `anchor + capacity`. So there is always a place to go on from, also after the writer
+//! was killed in the middle of a batch. A record takes at most a quarter of the ring, so that this never keeps a record
+//! out of a ring that has been read: padding, record, last record and a stretch are less than the whole.
 
 pub(crate) mod copy;
 pub(crate) mod reader;
@@ -36,8 +41,8 @@ pub(crate) mod writer;
 
 use crate::layout::{LANDMARKS, RingHeader};
 
-/// A record seen by a reader that looks for a landmark: position and ordinal of a record's beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a record begins, and how many records of the ring come before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) position: u64,
     pub(crate) ordinal: u64,
@@ -71,8 +76,8 @@ const fn stride(capacity: usize) -> u64 {
     (capacity / LANDMARKS) as u64
 }
 
-/// Longest record that a ring takes: one that fits, padding and all, whenever the ring is empty.
+/// Longest record that a ring takes: one that fits, padding and all, whenever everything has been read.
 pub(crate) const fn record_len_max(capacity: usize) -> usize {
-    let half = capacity / 2;
-    if half < crate::record::RECORD_LEN_MAX { half } else { crate::record::RECORD_LEN_MAX }
+    let quarter = capacity / 4;
+    if quarter < crate::record::RECORD_LEN_MAX { quarter } else { crate::record::RECORD_LEN_MAX }
 }

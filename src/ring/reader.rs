@@ -125,7 +125,10 @@ impl RingReader {
                 return Err(self.impossible(committed));
             }
             if !self.intact(self.at.position) {
-                return self.catch_up();
+                match self.catch_up()? {
+                    0 => continue, // the cursor stood before padding: nothing but that was overwritten
+                    lost => return Ok(Next::Overrun { lost }),
+                }
             }
             if committed - self.at.position > self.capacity {
                 return Err(self.impossible(committed));
@@ -134,12 +137,16 @@ impl RingReader {
             let header = self.header_at(self.at.position, self.offset, committed);
             if let Ok(Some(header)) = header {
                 record.resize(header.record_len as usize, 0);
+                let src = self.data.wrapping_add(self.offset as usize);
                 // SAFETY: `header_at` checked that the record lies within the ring; offsets are multiples of 16.
-                unsafe { copy_out(self.data.add(self.offset as usize), record) };
+                unsafe { copy_out(src, record) };
             }
             // Whatever was read, faults included, counts only if it was not overwritten meanwhile.
             if !self.intact(self.at.position) {
-                return self.catch_up();
+                match self.catch_up()? {
+                    0 => continue, // the cursor stood before padding: nothing but that was overwritten
+                    lost => return Ok(Next::Overrun { lost }),
+                }
             }
             match header? {
                 Some(header) => return Ok(Next::Record(header)),
@@ -166,20 +173,20 @@ impl RingReader {
     /// rewrite what it has published.
     #[inline]
     pub(crate) unsafe fn archive<'a>(&self, header: &RecordHeader) -> &'a [u8] {
-        let at = self.offset as usize + RECORD_HEADER_LEN;
+        let start = self.data.wrapping_add(self.offset as usize + RECORD_HEADER_LEN);
         // SAFETY: `next_gated` checked that the record lies within the ring and that the archive lies within the
         // record; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.data.add(at), header.archive_len as usize) }
+        unsafe { std::slice::from_raw_parts(start, header.archive_len as usize) }
     }
 
     /// Copies the archive of the record at the cursor; `header` is what `next_gated` just showed.
     #[inline]
     pub(crate) fn copy_archive(&self, header: &RecordHeader, dst: &mut [u8]) {
         assert!(dst.len() == header.archive_len as usize, "room for the archive exactly");
-        let at = self.offset as usize + RECORD_HEADER_LEN;
+        let src = self.data.wrapping_add(self.offset as usize + RECORD_HEADER_LEN);
         // SAFETY: `next_gated` checked that the record lies within the ring and the archive within the record, whose
         // length is a multiple of 16, so that whole words may be read.
-        unsafe { copy_out(self.data.add(at), dst) };
+        unsafe { copy_out(src, dst) };
     }
 
     /// Hands over the headers of unread records behind `from` (or behind the cursor, if it has come further), without
@@ -248,8 +255,9 @@ impl RingReader {
         let left = self.capacity - offset;
         let mut bytes = [0; RECORD_HEADER_LEN];
         let len = RECORD_HEADER_LEN.min(left as usize);
+        let src = self.data.wrapping_add(offset as usize);
         // SAFETY: `offset < capacity` and both are multiples of 16, so `len` bytes, a multiple of 16 too, lie within.
-        unsafe { copy_out(self.data.add(offset as usize), &mut bytes[..len]) };
+        unsafe { copy_out(src, &mut bytes[..len]) };
         let header = RecordHeader::from_bytes(&bytes);
         let record_len = u64::from(header.record_len);
         let bad_len = || RingFault::Length { len: header.record_len, at, position: committed };
@@ -260,7 +268,7 @@ impl RingReader {
         if record_len > left
             || record_len > committed - at
             || record_len as usize > record_len_max(self.capacity as usize)
-            || record_len as usize % RECORD_ALIGN != 0
+            || !record_len.is_multiple_of(RECORD_ALIGN as u64)
         {
             return Err(bad_len());
         }
@@ -277,9 +285,9 @@ impl RingReader {
         self.offset = 0;
     }
 
-    /// Goes on at the oldest intact record.
+    /// Goes on at the oldest intact record; tells how many were passed over.
     #[cold]
-    fn catch_up(&mut self) -> Result<Next, RingFault> {
+    fn catch_up(&mut self) -> Result<u64, RingFault> {
         // Landmarks move while we look, and the oldest is the next to go: a few tries, then the newest part of the ring.
         for attempt in 0..64u64 {
             let slack = self.capacity * attempt / 128;
@@ -289,7 +297,7 @@ impl RingReader {
             {
                 let lost = place.ordinal.saturating_sub(self.at.ordinal);
                 self.seek(place);
-                return Ok(Next::Overrun { lost });
+                return Ok(lost);
             }
         }
         Err(RingFault::Lost { at: self.at.position })

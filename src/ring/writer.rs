@@ -24,11 +24,15 @@ pub(crate) struct RingWriter {
     /// Records that end here or before need no slow path: the least of the landmark's stretch, the lap and the gate.
     limit: u64,
     committed: Place,
+    /// The newest landmark before the committed position: what stays intact while more is written.
+    anchor: Place,
+    /// The two landmarks that were set last, older first; they may lie ahead of what is committed.
+    marked: [Place; 2],
     /// The slowest gating cursor as of the last look; [`NOBODY`] if there is none.
     slowest: u64,
 }
 
-/// No room: the record would overwrite what a gating consumer has not read.
+/// No room: the record would overwrite what a gating consumer has not read, or (a batch as long as the ring) the anchor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoRoom {
     pub(crate) unread: u64,
@@ -39,15 +43,28 @@ impl RingWriter {
     ///
     /// # Safety
     /// `header` and `data` (for `capacity` bytes, page-aligned) are valid as long as this lives, and nobody else writes
-    /// to them. `committed` is the ring's committed position, where a record begins.
+    /// to them. `committed` is the ring's committed position, where a record begins, and `anchor` the newest landmark
+    /// before it.
     pub(crate) unsafe fn new(
         header: *const RingHeader,
         data: *mut u8,
         capacity: u64,
         committed: Place,
+        anchor: Place,
     ) -> Self {
         let offset = committed.position % capacity;
-        Self { header, data, capacity, at: committed, offset, limit: 0, committed, slowest: NOBODY }
+        Self {
+            header,
+            data,
+            capacity,
+            at: committed,
+            offset,
+            limit: 0,
+            committed,
+            anchor,
+            marked: [anchor; 2],
+            slowest: NOBODY,
+        }
     }
 
     fn header(&self) -> &RingHeader {
@@ -67,9 +84,9 @@ impl RingWriter {
         self.slowest
     }
 
-    /// Bytes that the slowest gating consumer has not read, as of the last look.
+    /// Bytes that the slowest gating consumer has not read, as of the last look, and those not committed yet.
     pub(crate) fn unread(&self) -> u64 {
-        if self.slowest == NOBODY { 0 } else { self.at.position.saturating_sub(self.slowest) }
+        self.at.position.saturating_sub(self.slowest.min(self.committed.position))
     }
 
     /// Tells where the slowest gating cursor stands now.
@@ -103,7 +120,7 @@ impl RingWriter {
         let padding = if left < len { left } else { 0 };
         let start = self.at.position + padding;
         let end = start + len;
-        let gate = if self.slowest == NOBODY { u64::MAX } else { self.slowest.saturating_add(self.capacity) };
+        let gate = self.slowest.min(self.anchor.position).saturating_add(self.capacity);
         if end > gate {
             return Err(NoRoom { unread: self.unread() });
         }
@@ -130,10 +147,10 @@ impl RingWriter {
     fn pad(&mut self, len: u64) {
         let header = RecordHeader::padding(len as u32).to_bytes();
         let len_written = header.len().min(len as usize);
+        let start = self.data.wrapping_add(self.offset as usize);
         // SAFETY: `offset + len == capacity`, and `make_room` reserved these bytes; a shorter padding than a header gets
         // the header's beginning, which is all that anybody reads of it.
-        let room =
-            unsafe { std::slice::from_raw_parts_mut(self.data.add(self.offset as usize), len_written) };
+        let room = unsafe { std::slice::from_raw_parts_mut(start, len_written) };
         room.copy_from_slice(&header[..len_written]);
         let next = self.at.position + len;
         self.mark(next, self.at.ordinal);
@@ -143,9 +160,13 @@ impl RingWriter {
 
     /// Sets the landmark of every stretch that begins behind the current place and up to `position`, where the next
     /// record will begin.
-    fn mark(&self, position: u64, ordinal: u64) {
+    fn mark(&mut self, position: u64, ordinal: u64) {
         let stride = stride(self.capacity as usize);
-        for stretch in self.at.position / stride + 1..=position / stride {
+        let stretches = self.at.position / stride + 1..=position / stride;
+        if !stretches.is_empty() {
+            self.marked = [self.marked[1], Place { position, ordinal }];
+        }
+        for stretch in stretches {
             self.header().landmarks[(stretch % LANDMARKS as u64) as usize].set(position, ordinal);
         }
     }
@@ -163,9 +184,10 @@ impl RingWriter {
     ) -> Result<(), E> {
         let len = header.record_len as usize;
         debug_assert!(self.fits(len) && self.offset + len as u64 <= self.capacity);
+        let start = self.data.wrapping_add(self.offset as usize);
         // SAFETY: `fits` says that `len` bytes from `offset` lie within the lap and within the reservation: no gated
         // reader looks at them, and ungated ones read by atomics and discard what they got. The segment outlives us.
-        let record = unsafe { std::slice::from_raw_parts_mut(self.data.add(self.offset as usize), len) };
+        let record = unsafe { std::slice::from_raw_parts_mut(start, len) };
         // The last words first: what the archive does not cover of them stays zero.
         record[len - 16..].fill(0);
         record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
@@ -183,6 +205,9 @@ impl RingWriter {
     #[inline]
     pub(crate) fn commit(&mut self) {
         self.committed = self.at;
+        // The last landmark may be the place of the next record; then the one before it is the newest with a record.
+        let newest = usize::from(self.marked[1].position < self.at.position);
+        self.anchor = self.marked[newest];
         let commit = &self.header().commit;
         commit.records.store(self.at.ordinal, Ordering::Relaxed); // a statistic; exact counts come from landmarks
         commit.position.store(self.at.position, Ordering::Release); // pairs with the Acquire of every reader
@@ -201,6 +226,7 @@ impl RingWriter {
         self.at = self.committed;
         self.offset = self.at.position % self.capacity;
         // Landmarks were set for places that are none now; the slow path sets them anew before a commit passes them.
+        self.marked = [self.anchor; 2];
         self.limit = 0;
     }
 

@@ -1,0 +1,224 @@
+//! A lane against a naive model: random publishes, batches, roll-backs, adoptions, reads and commits on tiny rings.
+//!
+//! The law, per ring: what a gated reader reads is exactly what was published, in order; what a tap reads plus what it
+//! says it lost is everything, in order.
+
+mod common;
+
+use std::collections::VecDeque;
+
+use bellwire::{Priority, PublishError, Reader, Tap, TapPoll, TapStart};
+use common::{Bus, note, small, title};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish { ring: usize, len: usize },
+    Batch { notes: Vec<(usize, usize)>, commit: bool },
+    Reopen,
+    Read { ring: usize, count: usize },
+    Commit,
+    ReopenReader,
+    Tap { ring: usize, count: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![0..200usize, 0..1000usize];
+    prop_oneof![
+        6 => (0..4usize, len.clone()).prop_map(|(ring, len)| Step::Publish { ring, len }),
+        3 => (prop::collection::vec((0..4usize, len), 0..6), any::<bool>())
+            .prop_map(|(notes, commit)| Step::Batch { notes, commit }),
+        1 => Just(Step::Reopen),
+        6 => (0..4usize, 1..8usize).prop_map(|(ring, count)| Step::Read { ring, count }),
+        3 => Just(Step::Commit),
+        1 => Just(Step::ReopenReader),
+        3 => (0..4usize, 1..8usize).prop_map(|(ring, count)| Step::Tap { ring, count }),
+    ]
+}
+
+/// What a run came upon, so that a run that tests nothing is noticed.
+#[derive(Default)]
+struct Seen {
+    full: u64,
+    lost: u64,
+    read: u64,
+}
+
+fn run(steps: &[Step], with_reader: bool) -> Seen {
+    let mut seen = Seen::default();
+    let bus = Bus::new();
+    let mut producer = small().open(&bus, "engine").unwrap();
+    let mut reader = with_reader.then(|| Reader::open(&bus, "storage").unwrap());
+    producer.look();
+    let mut tap = Tap::open(&bus, "engine", TapStart::Oldest).unwrap();
+    // Ordinals published to each ring; next to be read; committed; next for the tap.
+    let mut published: [Vec<String>; 4] = Default::default();
+    let (mut read, mut committed, mut tapped) = ([0; 4], [0; 4], [0u64; 4]);
+    let mut sequence = 0;
+    let filler = "x".repeat(2000);
+    let mut number = 0;
+    for step in steps {
+        match step {
+            Step::Publish { ring, len } => {
+                number += 1;
+                let name = number.to_string();
+                let note = note("user", &name, &filler[..*len]).with_priority(Priority::ALL[*ring]);
+                match producer.publish(&note) {
+                    Ok(done) => {
+                        sequence += 1;
+                        assert_eq!(done.lane_sequence, sequence);
+                        published[*ring].push(name);
+                    }
+                    Err(PublishError::Full { .. }) => {
+                        assert!(with_reader, "nobody gates");
+                        assert!(committed[*ring] < published[*ring].len(), "full, and everything is read");
+                        seen.full += 1;
+                    }
+                    Err(PublishError::TooLarge { len, max: 1024 }) => assert!(len > 1024),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::Batch { notes, commit } => {
+                let mut pushed = Vec::new();
+                let mut batch = producer.batch();
+                for (ring, len) in notes {
+                    number += 1;
+                    let name = number.to_string();
+                    let note = note("user", &name, &filler[..*len]).with_priority(Priority::ALL[*ring]);
+                    if batch.push(&note).is_ok() {
+                        pushed.push((*ring, name));
+                    }
+                }
+                assert_eq!(batch.len(), pushed.len());
+                if *commit {
+                    assert_eq!(batch.commit(), pushed.len());
+                    sequence += pushed.len() as u64;
+                    for (ring, name) in pushed {
+                        published[ring].push(name);
+                    }
+                }
+            }
+            Step::Reopen => {
+                drop(producer);
+                producer = bellwire::Producer::open(&bus, "engine").unwrap();
+                assert!(producer.adopted());
+                assert_eq!(producer.last_sequence(), sequence);
+                assert_eq!(producer.counters().published, published.each_ref().map(|ring| ring.len() as u64));
+            }
+            Step::Read { ring, count } => {
+                let Some(reader) = &mut reader else { continue };
+                let lane = reader.lanes().next().unwrap();
+                for _ in 0..*count {
+                    match reader.peek(lane, Priority::ALL[*ring]).unwrap() {
+                        Some(slot) => {
+                            let mut copy = vec![0; slot.header().archive_len as usize];
+                            slot.copy_archive(&mut copy).unwrap();
+                            assert_eq!(
+                                title(&slot.header().view(&copy).unwrap()),
+                                published[*ring][read[*ring]]
+                            );
+                            assert_eq!(title(&slot.view().unwrap()), published[*ring][read[*ring]]);
+                        }
+                        None => {
+                            assert_eq!(read[*ring], published[*ring].len());
+                            break;
+                        }
+                    }
+                    reader.advance(lane, Priority::ALL[*ring]);
+                    read[*ring] += 1;
+                    seen.read += 1;
+                }
+            }
+            Step::Commit => {
+                if let Some(reader) = &mut reader {
+                    reader.commit(number);
+                    committed = read;
+                }
+            }
+            Step::ReopenReader => {
+                if let Some(old) = reader.take() {
+                    drop(old);
+                    let new = Reader::open(&bus, "storage").unwrap();
+                    read = committed;
+                    let lane = new.lanes().next().unwrap();
+                    assert_eq!(new.lane(lane).lost(), [0; 4]);
+                    reader = Some(new);
+                }
+            }
+            Step::Tap { ring, count } => {
+                for _ in 0..*count {
+                    match tap.poll(Priority::ALL[*ring]).unwrap() {
+                        TapPoll::Record(record) => {
+                            let expected = &published[*ring][tapped[*ring] as usize];
+                            assert_eq!(&title(&record.view().unwrap()), expected);
+                            tapped[*ring] += 1;
+                        }
+                        TapPoll::Lost { records } => {
+                            assert!(records > 0);
+                            tapped[*ring] += records;
+                            seen.lost += records;
+                        }
+                        TapPoll::Empty => {
+                            assert_eq!(tapped[*ring], published[*ring].len() as u64);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // Everybody reads to the end.
+    for (ring, priority) in Priority::ALL.into_iter().enumerate() {
+        loop {
+            match tap.poll(priority).unwrap() {
+                TapPoll::Record(_) => tapped[ring] += 1,
+                TapPoll::Lost { records } => tapped[ring] += records,
+                TapPoll::Empty => break,
+            }
+        }
+        assert_eq!(tapped[ring], published[ring].len() as u64, "received + lost = published");
+        if let Some(reader) = &mut reader {
+            let lane = reader.lanes().next().unwrap();
+            let mut rest: VecDeque<_> = published[ring][read[ring]..].iter().collect();
+            while let Some(slot) = reader.peek(lane, priority).unwrap() {
+                assert_eq!(Some(&title(&slot.view().unwrap())), rest.pop_front());
+                reader.advance(lane, priority);
+            }
+            assert!(rest.is_empty(), "published and not read: {rest:?}");
+        }
+    }
+    seen
+}
+
+fn many(with_reader: bool) -> Seen {
+    let mut all = Seen::default();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let all_cell = std::cell::RefCell::new(&mut all);
+    runner
+        .run(&prop::collection::vec(step(), 1..250), |steps| {
+            let seen = run(&steps, with_reader);
+            let mut all = all_cell.borrow_mut();
+            all.full += seen.full;
+            all.lost += seen.lost;
+            all.read += seen.read;
+            Ok(())
+        })
+        .unwrap();
+    all
+}
+
+#[test]
+fn a_gated_reader_reads_exactly_what_was_published_in_order() {
+    let seen = many(true);
+    assert!(seen.full > 500 && seen.read > 10_000, "full {}, read {}", seen.full, seen.read);
+}
+
+#[test]
+fn a_tap_reads_or_counts_every_record() {
+    let seen = many(false);
+    assert!(seen.lost > 2000, "lost {}", seen.lost);
+}
