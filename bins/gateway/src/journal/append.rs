@@ -31,6 +31,14 @@ pub struct Facts {
     pub journalled_at: i64,
 }
 
+/// The journal's next free bytes.
+pub struct Room<'a> {
+    /// Offset of the entry that [`Journal::append`] will make of them.
+    pub offset: u64,
+    /// Where the archive goes; holds anything.
+    pub archive: &'a mut [u8],
+}
+
 /// The journal as its one appending thread has it.
 pub struct Journal {
     pub(super) shared: Arc<Shared>,
@@ -73,8 +81,8 @@ impl Journal {
         self.shared.tight.load(Ordering::Relaxed) // a hint for people
     }
 
-    /// Room for an archive of that length: the bytes hold anything, and whatever is done to them, nothing is appended
-    /// before [`append`](Self::append) is called.
+    /// Room for an archive of that length. Whatever is done to it, nothing is appended before [`append`](Self::append) is
+    /// called.
     ///
     /// # Errors
     /// When a new segment is needed and cannot be had; see [`JournalError::is_disk_full`]. Nothing has changed then: what
@@ -83,21 +91,16 @@ impl Journal {
     /// # Panics
     /// If `archive_len` is beyond what a record can hold: check the header first.
     #[inline]
-    pub fn room(&mut self, archive_len: usize, now: i64) -> Result<&mut [u8], JournalError> {
+    pub fn room(&mut self, archive_len: usize, now: i64) -> Result<Room<'_>, JournalError> {
         let len = entry_len(archive_len);
         assert!(len <= ENTRY_LEN_MAX, "an archive of {archive_len} bytes is not a record's");
         if len > self.writer.room() {
             self.roll(now)?;
         }
         self.room = Some(archive_len);
+        let offset = self.writer.offset();
         let free = self.writer.free(len).unwrap_or_default(); // never the default: a segment holds the longest entry
-        Ok(&mut free[ENTRY_HEADER_LEN + RECORD_HEADER_LEN..][..archive_len])
-    }
-
-    /// Offset of the entry that [`append`](Self::append) will make in the room that was given last.
-    #[inline]
-    pub fn next_offset(&self) -> u64 {
-        self.writer.offset()
+        Ok(Room { offset, archive: &mut free[ENTRY_HEADER_LEN + RECORD_HEADER_LEN..][..archive_len] })
     }
 
     /// Makes an entry of the record whose archive stands in the room that was given last. Not visible yet.
@@ -252,7 +255,7 @@ pub(super) fn activate(
         base,
         len: blank.len(),
         journal_id,
-        fingerprint: fingerprint(),
+        fingerprint: bellwire::abi_fingerprint(),
         created_at: now,
         boot_id,
     };

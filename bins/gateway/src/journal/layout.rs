@@ -38,7 +38,7 @@
 //! entry without looking at the user ids. A slot passes to another user only when all entries of the former one have left
 //! the journal.
 
-use bellwire::RECORD_LEN_MAX;
+use bellwire::{RECORD_LEN_MAX, abi_fingerprint};
 
 /// "BELLJRNL", little-endian.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BELLJRNL");
@@ -71,7 +71,7 @@ pub(super) struct SegmentHeader {
     /// Length of the file, in bytes.
     pub(super) len: u64,
     pub(super) journal_id: u64,
-    /// Layout of the archives, see [`fingerprint`].
+    /// Layout of the archives, see [`abi_fingerprint`].
     pub(super) fingerprint: u64,
     pub(super) created_at: i64,
     /// Which start of the machine it was made in: what was written in an earlier one may have lost its tail.
@@ -139,8 +139,8 @@ impl SegmentHeader {
             created_at: u64_at(bytes, 48) as i64,
             boot_id,
         };
-        if header.fingerprint != fingerprint() {
-            return Err(HeaderError::Fingerprint { found: header.fingerprint, expected: fingerprint() });
+        if header.fingerprint != abi_fingerprint() {
+            return Err(HeaderError::Fingerprint { found: header.fingerprint, expected: abi_fingerprint() });
         }
         Ok(header)
     }
@@ -209,12 +209,6 @@ pub(super) fn entry_crc(journal_id: u64, offset: u64, len: u32, body: &[u8]) -> 
     crc32c::crc32c_append((mixed >> 32) as u32, body)
 }
 
-/// A number that two builds share only if they can read each other's archives in place.
-pub(super) fn fingerprint() -> u64 {
-    // Replaced by bellwire::abi_fingerprint() as soon as the library exports it.
-    u64::from_le_bytes(*b"schema-1")
-}
-
 #[inline]
 pub(super) fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     let mut field = [0; 8];
@@ -265,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_segment_header_reads_back_and_every_flipped_byte_is_named() {
-        let header = SegmentHeader { fingerprint: fingerprint(), ..HEADER };
+        let header = SegmentHeader { fingerprint: abi_fingerprint(), ..HEADER };
         let mut bytes = header.to_bytes();
         assert_eq!(SegmentHeader::from_bytes(&bytes), Err(HeaderError::Magic { found: 0 }));
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
@@ -282,7 +276,7 @@ mod tests {
         let mut bytes = HEADER.to_bytes();
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
         let error = SegmentHeader::from_bytes(&bytes).unwrap_err();
-        assert_eq!(error, HeaderError::Fingerprint { found: 0, expected: fingerprint() });
+        assert_eq!(error, HeaderError::Fingerprint { found: 0, expected: abi_fingerprint() });
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use append::{Facts, Journal};
+pub use append::{Facts, Journal, Room};
 pub use error::JournalError;
 pub use layout::{ENTRY_ALIGN, ENTRY_HEADER_LEN, ENTRY_LEN_MAX, HeaderError, SEGMENT_HEADER_LEN};
 pub use read::{Entry, JournalReader};

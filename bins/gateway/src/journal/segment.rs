@@ -210,11 +210,7 @@ impl Segment {
         self.newest_at.store(at, Ordering::Relaxed); // see `newest_at`
     }
 
-    /// One of the header's words.
-    pub(super) fn word(&self, at: usize) -> u64 {
-        self.header_word(at).load(Ordering::Relaxed) // written by this thread, or before the file was mapped
-    }
-
+    /// Stores one of the header's words.
     pub(super) fn store_word(&self, at: usize, value: u64) {
         self.header_word(at).store(value, Ordering::Release); // only a later process reads it: whatever was written before comes first
     }

@@ -91,6 +91,6 @@ pub(crate) fn open(config: JournalConfig) -> Result<Journal, JournalError> {
 
 /// Appends without publishing.
 pub(crate) fn append(journal: &mut Journal, record: &Record, facts: &Facts) -> u64 {
-    journal.room(record.archive.len(), facts.journalled_at).unwrap().copy_from_slice(&record.archive);
+    journal.room(record.archive.len(), facts.journalled_at).unwrap().archive.copy_from_slice(&record.archive);
     journal.append(&record.header, facts)
 }

@@ -134,7 +134,7 @@ fn room_that_is_given_and_not_used_leaves_no_trace() {
         let entry = reader.entry(all[0].offset).unwrap();
         std::fs::read(&segment_files(&config)[0]).unwrap()[SEGMENT_HEADER_LEN..][..entry.len()].to_vec()
     };
-    let room = journal.room(4096, 1).unwrap();
+    let room = journal.room(4096, 1).unwrap().archive;
     for chunk in room.chunks_mut(copy.len()) {
         chunk.copy_from_slice(&copy[..chunk.len()]);
     }

@@ -1,0 +1,139 @@
+//! What the broker counts. One thread writes, anybody reads; each number is right, two of them may be a moment apart.
+//!
+//! For each ring of a lane: `read = journalled + duplicate + rejected`, and what was published is what was read and what
+//! is unread (and what was lost before it was read).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bellwire::LANES_MAX;
+
+/// Lanes that are listed: those attached, and as many that were. At the bound the oldest that is gone is taken off.
+const LISTED_MAX: usize = 2 * LANES_MAX;
+
+/// A number that one thread counts up.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) // a number for people; nothing else hangs on it
+    }
+
+    /// Relaxed and not one operation: only the broker's thread writes.
+    #[inline]
+    pub(super) fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed); // see `get`
+    }
+}
+
+/// What came through one lane, by priority.
+#[derive(Debug, Default)]
+pub struct LaneCounters {
+    /// The producer's name.
+    pub name: String,
+    /// Tells this lane from others of the same name.
+    pub key: u64,
+    /// Records that were taken out of the ring.
+    pub read: [Count; 4],
+    /// Of these, what went into the journal.
+    pub journalled: [Count; 4],
+    /// Of these, what was there already.
+    pub duplicate: [Count; 4],
+    /// Of these, what was not a sound record.
+    pub rejected: [Count; 4],
+    /// Records that were overwritten before they were read.
+    pub lost: [Count; 4],
+    is_attached: AtomicBool,
+    is_quarantined: AtomicBool,
+}
+
+impl LaneCounters {
+    /// Whether the lane is being read.
+    pub fn is_attached(&self) -> bool {
+        self.is_attached.load(Ordering::Relaxed) // see `Count::get`
+    }
+
+    /// Whether it broke a rule and is read no further.
+    pub fn is_quarantined(&self) -> bool {
+        self.is_quarantined.load(Ordering::Relaxed) // see `Count::get`
+    }
+
+    pub(super) fn set_quarantined(&self) {
+        self.is_quarantined.store(true, Ordering::Relaxed); // see `Count::get`
+    }
+}
+
+/// What the broker counts.
+#[derive(Debug, Default)]
+pub struct BrokerCounters {
+    lanes: RwLock<Vec<Arc<LaneCounters>>>,
+    /// Rounds that found something.
+    pub rounds: Count,
+    /// Records that went first because the user's later record was about to overtake them.
+    pub drawn_forward: Count,
+    /// Offset up to which the journal is published.
+    pub journal_end: Count,
+    /// Offset of the oldest entry that is kept.
+    pub journal_start: Count,
+    /// Length of all segment files, in bytes.
+    pub journal_bytes: Count,
+    /// Users of whom the journal keeps a record.
+    pub streams: Count,
+    /// Questions that were answered.
+    pub queries: Count,
+    /// How often the disk was full.
+    pub disk_full_total: Count,
+    pub(super) disk_full: AtomicBool,
+    pub(super) disk_tight: AtomicBool,
+    pub(super) failed: AtomicBool,
+}
+
+impl BrokerCounters {
+    /// The lanes that are or were read.
+    pub fn lanes(&self) -> Vec<Arc<LaneCounters>> {
+        self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone() // a list of pointers is always whole
+    }
+
+    /// Whether the broker has stopped reading because the journal's disk is full. Producers see full rings.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed) // see `Count::get`
+    }
+
+    /// Whether the journal's next segment could not be allocated ahead.
+    pub fn is_disk_tight(&self) -> bool {
+        self.disk_tight.load(Ordering::Relaxed) // see `Count::get`
+    }
+
+    /// Whether the broker ended with an error. The gateway cannot go on without it.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) // see `Count::get`
+    }
+
+    /// Counters for a lane that was attached; those that it had, if it was attached before.
+    pub(super) fn attach(&self, name: &str, key: u64) -> Arc<LaneCounters> {
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        let known = lanes.iter().find(|lane| lane.key == key).cloned();
+        let lane = known.unwrap_or_else(|| {
+            if lanes.len() >= LISTED_MAX
+                && let Some(gone) = lanes.iter().position(|lane| !lane.is_attached())
+            {
+                lanes.remove(gone);
+            }
+            let lane = Arc::new(LaneCounters { name: name.to_owned(), key, ..LaneCounters::default() });
+            lanes.push(Arc::clone(&lane));
+            lane
+        });
+        lane.is_attached.store(true, Ordering::Relaxed); // see `Count::get`
+        lane
+    }
+
+    pub(super) fn detach(&self, lane: &LaneCounters) {
+        lane.is_attached.store(false, Ordering::Relaxed); // see `Count::get`
+    }
+}

@@ -1,0 +1,301 @@
+//! Rounds over all lanes: P0 all that is there, P1 all that is there, P2 at most 100, P3 at most 50. "There" is at the
+//! round's start, so no flood of one class starves another.
+//!
+//! What a round took is published in *chunks*, and between chunks P0 is looked for again: a P0 record waits for one chunk
+//! at most (and for what must go before it), however much of the other classes there is. After a chunk, in this order: the
+//! journal's end is published, the shards that sleep are woken, the cursors are committed with the journal's end as mark.
+
+use std::sync::Arc;
+
+use bellwire::{LANES_MAX, LaneFault, Priority};
+
+use super::ShardSignal;
+use super::counters::{BrokerCounters, LaneCounters};
+use super::intake::{Intake, Taken};
+use super::order::{self, Scouts};
+use super::source::{Source, Unread};
+use crate::journal::JournalError;
+
+/// Most records of each priority in one round, over all lanes.
+const BUDGET: [usize; 4] = [usize::MAX, usize::MAX, 100, 50];
+/// Records after which P0 is looked for again: about 20 µs of work.
+const CHUNK: usize = 64;
+
+/// One lane as the rounds know it.
+pub(super) struct Lane<S> {
+    pub(super) key: u64,
+    pub(super) counters: Arc<LaneCounters>,
+    /// Highest lane sequence of each ring that was journalled.
+    highest: [u64; 4],
+    scouts: Scouts<S>,
+}
+
+impl<S: Default> Lane<S> {
+    pub(super) fn new(key: u64, counters: Arc<LaneCounters>, highest: [u64; 4]) -> Self {
+        Self { key, counters, highest, scouts: Scouts::new() }
+    }
+}
+
+/// The rounds and everything that records go through in them.
+pub(super) struct Rounds<S: Source> {
+    pub(super) source: S,
+    pub(super) intake: Intake,
+    pub(super) counters: Arc<BrokerCounters>,
+    /// By the source's number of the lane.
+    pub(super) lanes: Vec<Option<Lane<S::Scout>>>,
+    shards: Vec<Arc<dyn ShardSignal>>,
+    clock: fn() -> i64,
+    /// Records that were read since the last publishing.
+    unpublished: usize,
+    rounds: usize,
+}
+
+/// How a look at a ring ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Read,
+    Nothing,
+}
+
+impl<S: Source> Rounds<S> {
+    pub(super) fn new(
+        source: S,
+        intake: Intake,
+        counters: Arc<BrokerCounters>,
+        shards: Vec<Arc<dyn ShardSignal>>,
+        clock: fn() -> i64,
+    ) -> Self {
+        let lanes = (0..LANES_MAX).map(|_| None).collect();
+        let mut rounds = Self { source, intake, counters, lanes, shards, clock, unpublished: 0, rounds: 0 };
+        rounds.intake.now = clock();
+        rounds.count_journal();
+        rounds
+    }
+
+    /// One round; tells how many records it read.
+    ///
+    /// # Errors
+    /// The journal has no room or its disk failed. What was journalled before is published, if that was possible; the
+    /// record that found no room is still in its ring.
+    pub(super) fn round(&mut self) -> Result<usize, JournalError> {
+        self.intake.now = (self.clock)();
+        let result = self.take_round();
+        // Also when there was no room: what was journalled must not wait for there being some.
+        let published = self.publish();
+        let read = result?;
+        published?;
+        if read > 0 {
+            self.rounds = self.rounds.wrapping_add(1);
+            self.counters.rounds.add(1);
+        }
+        Ok(read)
+    }
+
+    fn take_round(&mut self) -> Result<usize, JournalError> {
+        let ends = self.ends();
+        let mut read = 0;
+        for priority in Priority::ALL {
+            let mut left = BUDGET[priority.index()];
+            // Another lane is first in each round, so that the budget is nobody's alone.
+            for turn in 0..LANES_MAX {
+                let lane = (turn + self.rounds) % LANES_MAX;
+                if self.lanes[lane].is_none() {
+                    continue;
+                }
+                let end = ends[lane][priority.index()];
+                let before = left;
+                while left > 0 && self.step(lane, priority, end, [false; 4])? == Step::Read {
+                    left -= 1;
+                    if self.unpublished >= CHUNK {
+                        self.publish()?;
+                        if priority != Priority::P0 {
+                            read += self.urgent()?;
+                        }
+                    }
+                }
+                read += before - left;
+            }
+            if priority == Priority::P0 {
+                self.publish()?;
+            }
+        }
+        Ok(read)
+    }
+
+    /// Takes what is there of P0 now, and publishes it.
+    fn urgent(&mut self) -> Result<usize, JournalError> {
+        let mut read = 0;
+        for lane in 0..LANES_MAX {
+            if self.lanes[lane].is_some() {
+                let end = self.source.snapshot_end(lane, Priority::P0);
+                while self.step(lane, Priority::P0, end, [false; 4])? == Step::Read {
+                    read += 1;
+                }
+            }
+        }
+        if read > 0 {
+            self.publish()?;
+        }
+        Ok(read)
+    }
+
+    /// Positions up to which records are there now.
+    pub(super) fn ends(&self) -> [[u64; 4]; LANES_MAX] {
+        std::array::from_fn(|lane| match &self.lanes[lane] {
+            Some(_) => Priority::ALL.map(|priority| self.source.snapshot_end(lane, priority)),
+            None => [0; 4],
+        })
+    }
+
+    /// Whether every ring was read up to these positions, as far as it can be read.
+    pub(super) fn has_passed(&mut self, ends: &[[u64; 4]; LANES_MAX]) -> bool {
+        for (lane, ends) in ends.iter().enumerate() {
+            for priority in Priority::ALL {
+                let waits = self.lanes[lane].is_some()
+                    && matches!(self.source.peek(lane, priority), Ok(Some(unread)) if unread.position() < ends[priority.index()]);
+                if waits {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads the next record of a ring, if it stands before `end`, and before it whatever must go first. `draining` are the
+    /// rings that are being drained for a record that comes after this one.
+    fn step(
+        &mut self,
+        lane: usize,
+        priority: Priority,
+        end: u64,
+        mut draining: [bool; 4],
+    ) -> Result<Step, JournalError> {
+        let peeked = self.source.peek(lane, priority);
+        let header = match peeked.map(|unread| unread.map(|unread| (*unread.header(), unread.position()))) {
+            Ok(Some((header, position))) if position < end => header,
+            Ok(Some(_)) => return Ok(Step::Nothing),
+            Ok(None) => {
+                if let Some(lane) = &mut self.lanes[lane] {
+                    lane.scouts.is_empty(priority);
+                }
+                return Ok(Step::Nothing);
+            }
+            Err(fault) => return Ok(self.quarantine(lane, fault)),
+        };
+        if order::concerns(&header) {
+            draining[priority.index()] = true;
+            loop {
+                let Some(known) = &mut self.lanes[lane] else { return Ok(Step::Nothing) };
+                match known.scouts.earlier(&self.source, lane, draining, &header) {
+                    Ok(Some((ring, until))) => self.drain(lane, ring, until, draining)?,
+                    Ok(None) => break,
+                    Err(fault) => return Ok(self.quarantine(lane, fault)),
+                }
+            }
+        }
+        self.take(lane, priority)
+    }
+
+    /// Reads a ring's records in their order up to that lane sequence, and at least one if there is one.
+    #[cold]
+    fn drain(
+        &mut self,
+        lane: usize,
+        ring: Priority,
+        until: u64,
+        draining: [bool; 4],
+    ) -> Result<(), JournalError> {
+        loop {
+            if self.step(lane, ring, u64::MAX, draining)? == Step::Nothing {
+                return Ok(());
+            }
+            self.counters.drawn_forward.add(1);
+            let next = match self.source.peek(lane, ring) {
+                Ok(Some(unread)) => unread.header().lane_sequence,
+                _ => return Ok(()), // whoever looks next finds out why
+            };
+            if next > until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in the record at a ring's cursor.
+    fn take(&mut self, lane: usize, priority: Priority) -> Result<Step, JournalError> {
+        let ring = priority.index();
+        let Some(known) = &mut self.lanes[lane] else { return Ok(Step::Nothing) };
+        let (taken, lane_sequence, position) = match self.source.peek(lane, priority) {
+            Ok(Some(unread)) => {
+                let taken = self.intake.take(&unread, known.key, &mut known.highest[ring])?;
+                (taken, unread.header().lane_sequence, unread.position())
+            }
+            Ok(None) => return Ok(Step::Nothing),
+            Err(fault) => (Taken::Fault(fault), 0, 0),
+        };
+        let counters = &known.counters;
+        let fault = match taken {
+            Taken::Journalled => {
+                counters.journalled[ring].add(1);
+                None
+            }
+            Taken::Duplicate => {
+                counters.duplicate[ring].add(1);
+                None
+            }
+            Taken::Rejected(error) => {
+                counters.rejected[ring].add(1);
+                Some(LaneFault::Record { at: position, error })
+            }
+            Taken::Fault(fault) => return Ok(self.quarantine(lane, fault)),
+        };
+        counters.read[ring].add(1);
+        known.scouts.was_read(priority, lane_sequence);
+        self.source.advance(lane, priority);
+        self.unpublished += 1;
+        if let Some(fault) = fault {
+            // The record itself is counted and moved over, the lane is not trusted any more.
+            self.quarantine(lane, fault);
+        }
+        Ok(Step::Read)
+    }
+
+    /// Publishes the journal, wakes shards, commits the cursors.
+    pub(super) fn publish(&mut self) -> Result<(), JournalError> {
+        if self.unpublished == 0 {
+            return Ok(());
+        }
+        let before = self.intake.journal.end();
+        let end = self.intake.journal.publish()?;
+        if end != before {
+            for shard in &self.shards {
+                shard.signal();
+            }
+        }
+        self.source.commit(end);
+        self.unpublished = 0;
+        self.intake.now = (self.clock)();
+        self.count_journal();
+        Ok(())
+    }
+
+    pub(super) fn count_journal(&self) {
+        let journal = &self.intake.journal;
+        self.counters.journal_end.set(journal.end());
+        self.counters.journal_start.set(journal.start());
+        self.counters.journal_bytes.set(journal.retained_bytes());
+        self.counters.streams.set(self.intake.streams.len() as u64);
+        self.counters.disk_tight.store(journal.is_tight(), std::sync::atomic::Ordering::Relaxed); // for people
+    }
+
+    #[cold]
+    fn quarantine(&mut self, lane: usize, fault: LaneFault) -> Step {
+        self.source.quarantine(lane, fault);
+        if let Some(known) = &self.lanes[lane]
+            && !known.counters.is_quarantined()
+        {
+            known.counters.set_quarantined();
+            tracing::error!(lane = %known.counters.name, %fault, "lane broke a rule and is read no further");
+        }
+        Step::Nothing
+    }
+}

@@ -1,0 +1,297 @@
+//! The table of streams: every user's numbering, 1, 2, 3, … over all channels. `*` is a user like any other here.
+//!
+//! A user is in the table as long as the journal keeps a record of his, so the table is bounded by what the journal
+//! retains. When his last record leaves the journal he is dropped, and if he comes back his numbering starts anew under
+//! another *epoch*. The epoch of a new stream is the journal's current *generation*, and the generation moves on before
+//! anybody is dropped: so a user who comes back never gets an epoch that he had before.
+//!
+//! # A user of whom there is no record
+//!
+//! Asking for his state does not make him one, but what he is told must come true: his epoch is *promised*, and kept when
+//! the generation moves on before his first record comes. The promises are bounded; at the bound the oldest is forgotten,
+//! and that user's session sees a change of epoch of a stream that was empty.
+
+use std::collections::VecDeque;
+
+use bellwire::{NotificationView, PayloadView};
+use hashbrown::HashMap;
+
+use crate::journal::Entry;
+
+/// Promises that are remembered: several times as many as a gateway has sessions. At the bound the oldest is forgotten.
+const PROMISES_MAX: usize = 65_536;
+/// A slot number this far beyond the table's end is damage: slots are given densely.
+const SLOT_GAP_MAX: usize = 1 << 20;
+
+/// One user's stream.
+struct Stream {
+    user: Box<str>,
+    epoch: u32,
+    /// Sequence of the newest record.
+    head: u64,
+    /// Sequence of the oldest record that the journal keeps.
+    oldest: u64,
+    /// Offset of the newest record.
+    last: u64,
+    /// Offset of the newest account_update; 0: none.
+    account: u64,
+    /// Offset of the newest position_update of each instrument.
+    positions: Option<Box<HashMap<Box<str>, u64>>>,
+}
+
+/// Where a record goes in its user's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) slot: u32,
+    pub(super) seq: u64,
+    pub(super) prev: u64,
+    pub(super) epoch: u32,
+}
+
+/// What the table knows of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) epoch: u32,
+    pub(super) head: u64,
+    pub(super) oldest: u64,
+    pub(super) last: u64,
+}
+
+/// All streams that the journal keeps a record of.
+pub(super) struct Streams {
+    by_user: HashMap<Box<str>, u32>,
+    slots: Vec<Option<Stream>>,
+    free: Vec<u32>,
+    generation: u32,
+    promised: HashMap<Box<str>, u32>,
+    promises: VecDeque<Box<str>>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        Self {
+            by_user: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            promised: HashMap::new(),
+            promises: VecDeque::new(),
+        }
+    }
+
+    /// The epoch that new streams get from now on.
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    /// How many streams there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_user.len()
+    }
+
+    /// Numbers a record that is about to be journalled at `offset`.
+    #[inline]
+    pub(super) fn place(&mut self, view: &NotificationView<'_>, offset: u64) -> Placed {
+        let user = view.user_id();
+        let slot = match self.by_user.get(user) {
+            Some(slot) => *slot,
+            None => self.begin(user),
+        };
+        let Some(stream) = self.slots[slot as usize].as_mut() else {
+            unreachable!("a user's slot holds his stream")
+        };
+        let placed = Placed { slot, seq: stream.head + 1, prev: stream.last, epoch: stream.epoch };
+        stream.note(&view.payload, placed.seq, offset);
+        placed
+    }
+
+    /// Makes the stream of a user who has none.
+    #[cold]
+    fn begin(&mut self, user: &str) -> u32 {
+        let epoch = self.promised.remove(user).unwrap_or(self.generation);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.insert(slot, Stream::new(user, epoch));
+        slot
+    }
+
+    fn insert(&mut self, slot: u32, stream: Stream) {
+        self.by_user.insert(stream.user.clone(), slot);
+        self.slots[slot as usize] = Some(stream);
+    }
+
+    fn drop_slot(&mut self, slot: u32) {
+        if let Some(stream) = self.slots[slot as usize].take() {
+            self.by_user.remove(&stream.user);
+            self.free.push(slot);
+        }
+    }
+
+    /// What is known of that user's stream.
+    pub(super) fn known(&self, user: &str) -> Option<Known> {
+        let stream = self.slots[*self.by_user.get(user)? as usize].as_ref()?;
+        Some(Known { epoch: stream.epoch, head: stream.head, oldest: stream.oldest, last: stream.last })
+    }
+
+    /// The epoch that the stream of a user will have who has none yet; from now on it stays that.
+    pub(super) fn promise(&mut self, user: &str) -> u32 {
+        if let Some(epoch) = self.promised.get(user) {
+            return *epoch;
+        }
+        if self.promises.len() == PROMISES_MAX
+            && let Some(oldest) = self.promises.pop_front()
+        {
+            self.promised.remove(&oldest);
+        }
+        self.promises.push_back(user.into());
+        self.promised.insert(user.into(), self.generation);
+        self.generation
+    }
+
+    /// Offsets of the newest account_update and of each instrument's newest position_update, ascending.
+    pub(super) fn snapshot(&self, user: &str) -> Vec<u64> {
+        let stream = self.by_user.get(user).and_then(|slot| self.slots[*slot as usize].as_ref());
+        let Some(stream) = stream else { return Vec::new() };
+        let positions = stream.positions.iter().flat_map(|positions| positions.values().copied());
+        let mut offsets: Vec<u64> =
+            positions.chain((stream.account != 0).then_some(stream.account)).collect();
+        offsets.sort_unstable();
+        offsets
+    }
+
+    /// Whether this entry is the last of its stream, so that letting it go drops the user.
+    pub(super) fn is_last_of_its_stream(&self, entry: &Entry<'_>) -> bool {
+        self.slots
+            .get(entry.slot as usize)
+            .and_then(Option::as_ref)
+            .is_some_and(|stream| stream.last == entry.offset)
+    }
+
+    /// Takes note that an entry leaves the journal; entries leave in order.
+    pub(super) fn expire(&mut self, entry: &Entry<'_>) {
+        let Some(stream) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { return };
+        if stream.epoch != entry.epoch || entry.seq < stream.oldest || entry.seq > stream.head {
+            return; // the slot passed to another stream; that happens only when a kill left an expired segment behind
+        }
+        if stream.last == entry.offset {
+            self.drop_slot(entry.slot);
+            return;
+        }
+        stream.oldest = entry.seq + 1;
+        if stream.account == entry.offset {
+            stream.account = 0;
+        }
+        if let Some(positions) = &mut stream.positions
+            && let Some(PayloadView::PositionUpdate(update)) = position_update(entry)
+            && positions.get(update.instrument_id()) == Some(&entry.offset)
+        {
+            positions.remove(update.instrument_id());
+            if positions.is_empty() {
+                stream.positions = None;
+            }
+        }
+    }
+
+    /// Puts an entry back that the journal kept; `start` is the offset of the oldest one. Entries come in order.
+    ///
+    /// # Errors
+    /// What does not fit: the journal is damaged.
+    pub(super) fn replay(&mut self, entry: &Entry<'_>, start: u64) -> Result<(), String> {
+        let slot = entry.slot as usize;
+        if entry.seq == 0 || (entry.seq == 1) != (entry.prev == 0) || entry.prev >= entry.offset {
+            return Err(format!("sequence {} with a back-link to {}", entry.seq, entry.prev));
+        }
+        if slot > self.slots.len() + SLOT_GAP_MAX {
+            return Err(format!("stream slot {slot} in a table of {}", self.slots.len()));
+        }
+        if slot >= self.slots.len() {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        if entry.prev < start {
+            self.replay_first(entry)?;
+        }
+        let Some(stream) = self.slots[slot].as_mut() else {
+            return Err(format!("sequence {} of a stream that has no earlier entry", entry.seq));
+        };
+        if entry.seq != stream.head + 1 || entry.prev != stream.last || entry.epoch != stream.epoch {
+            return Err(format!(
+                "sequence {}, back-link {}, epoch {} in a stream at sequence {}, offset {}, epoch {}",
+                entry.seq, entry.prev, entry.epoch, stream.head, stream.last, stream.epoch
+            ));
+        }
+        match entry.header.type_code {
+            code if code == bellwire::MessageType::AccountUpdate as u8 => stream.account = entry.offset,
+            code if code == bellwire::MessageType::PositionUpdate as u8 => {
+                let view = entry.view().ok_or("a record that is not sound")?;
+                stream.note_payload(&view.payload, entry.offset);
+            }
+            _ => {}
+        }
+        stream.head = entry.seq;
+        stream.last = entry.offset;
+        Ok(())
+    }
+
+    /// The first entry that the journal keeps of a stream.
+    fn replay_first(&mut self, entry: &Entry<'_>) -> Result<(), String> {
+        let view = entry.view().ok_or("a record that is not sound")?;
+        // A kill can leave a segment behind that had expired, with streams that were dropped and whose user or slot has
+        // begun anew since.
+        if let Some(former) = self.by_user.get(view.user_id()).copied() {
+            self.drop_slot(former);
+        }
+        self.drop_slot(entry.slot);
+        let mut stream = Stream::new(view.user_id(), entry.epoch);
+        stream.head = entry.seq - 1;
+        stream.oldest = entry.seq;
+        stream.last = entry.prev;
+        self.insert(entry.slot, stream);
+        Ok(())
+    }
+
+    /// To be called when everything was put back.
+    pub(super) fn finish_replay(&mut self) {
+        self.free =
+            (0..self.slots.len() as u32).rev().filter(|slot| self.slots[*slot as usize].is_none()).collect();
+    }
+}
+
+/// The notification of an entry, if it is a position_update.
+fn position_update<'a>(entry: &Entry<'a>) -> Option<PayloadView<'a>> {
+    if entry.header.type_code != bellwire::MessageType::PositionUpdate as u8 {
+        return None;
+    }
+    entry.view().map(|view| view.payload)
+}
+
+impl Stream {
+    fn new(user: &str, epoch: u32) -> Self {
+        Self { user: user.into(), epoch, head: 0, oldest: 1, last: 0, account: 0, positions: None }
+    }
+
+    #[inline]
+    fn note(&mut self, payload: &PayloadView<'_>, seq: u64, offset: u64) {
+        self.head = seq;
+        self.last = offset;
+        self.note_payload(payload, offset);
+    }
+
+    #[inline]
+    fn note_payload(&mut self, payload: &PayloadView<'_>, offset: u64) {
+        match payload {
+            PayloadView::AccountUpdate(_) => self.account = offset,
+            PayloadView::PositionUpdate(update) => {
+                let positions = self.positions.get_or_insert_default();
+                match positions.get_mut(update.instrument_id()) {
+                    Some(newest) => *newest = offset,
+                    None => {
+                        positions.insert(update.instrument_id().into(), offset);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
