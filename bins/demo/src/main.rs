@@ -1,2 +1,4 @@
+mod audit;
 mod exchange;
+mod producers;
 fn main() {}
