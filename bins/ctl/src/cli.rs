@@ -54,6 +54,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_line_of_help_is_wider_than_a_terminal() {
+        let mut cli = Cli::command();
+        cli.build();
+        fn check(command: &mut clap::Command) {
+            for line in command.render_long_help().to_string().lines() {
+                let is_example = line.trim_start().starts_with("bellwirectl ");
+                assert!(line.chars().count() <= if is_example { 130 } else { 112 }, "{line}");
+            }
+            command.get_subcommands_mut().for_each(check);
+        }
+        check(&mut cli);
+    }
+
+    #[test]
     fn every_verb_has_an_example_in_its_help() {
         let cli = Cli::command();
         cli.clone().debug_assert();

@@ -45,7 +45,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known.iter().map(|name| (distance(text, name), *name));
     let (edits, name) = scored.min_by_key(|(edits, _)| *edits)?;
-    (edits <= name.len().max(3) / 3).then_some(name)
+    // Two letters turned around are two edits.
+    (edits <= (name.len() / 3).max(2) && edits < name.len()).then_some(name)
 }
 
 /// Levenshtein distance, in characters.

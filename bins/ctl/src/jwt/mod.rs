@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bellwire::Channel;
+use bellwire::{Channel, EVERYBODY, USER_ID_BYTES_MAX};
 use clap::{Args, ValueEnum};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -22,6 +22,12 @@ use crate::output::human;
 
 /// A key or a token file longer than this is a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A gateway refuses to start with a shorter secret.
+const HS256_KEY_BYTES_MIN: usize = 32;
+
+/// A gateway does not look at a longer token.
+const TOKEN_BYTES_MAX: usize = 4096;
 
 /// How a token is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,12 +52,19 @@ impl From<Algorithm> for jsonwebtoken::Algorithm {
 /// The key, as an argument or in a file.
 #[derive(Args, Debug, Default)]
 pub(crate) struct KeyArgs {
-    /// The HS256 secret, or an Ed25519 key in PEM. Other users of this machine can see it in the process list: prefer
-    /// --key-file or the environment
-    #[arg(long, env = "BELLWIRE_KEY", hide_env_values = true, value_name = "KEY")]
+    /// The HS256 secret (32 bytes or more), or an Ed25519 key in PEM. Others can see it in the
+    /// process list: prefer --key-file or the environment
+    #[arg(
+        long,
+        env = "BELLWIRE_TOKEN_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        verbatim_doc_comment
+    )]
     key: Option<String>,
-    /// A file with the key; a line break at its end does not belong to it. `-` is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    // No conflict with `key`: that may linger in the environment, the file was asked for.
+    /// A file with the key; a line break at its end does not count. `-` is standard input
+    #[arg(long, env = "BELLWIRE_TOKEN_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// How the token is signed [default: EdDSA if the key is PEM, else HS256]
     #[arg(long, value_name = "ALG", ignore_case = true)]
@@ -71,19 +84,24 @@ impl KeyArgs {
 
     pub(crate) fn read(&self) -> Result<Key, Failure> {
         let text = match (&self.key, &self.key_file) {
-            // The file was asked for on this command line, the variable may linger in the environment.
             (_, Some(path)) => read_secret(path)?,
             (Some(key), None) => key.clone(),
             (None, None) => {
                 return Err(Failure::new(Exit::Usage, "no key")
-                    .next("give --key-file FILE, --key KEY or the variable BELLWIRE_KEY"));
+                    .next("give --key-file FILE, --key KEY or the variable BELLWIRE_TOKEN_KEY"));
             }
         };
-        if text.is_empty() {
-            return Err(Failure::new(Exit::Usage, "the key is empty"));
-        }
         let by_look = if text.contains("-----BEGIN") { Algorithm::EdDsa } else { Algorithm::Hs256 };
-        Ok(Key { text, algorithm: self.alg.unwrap_or(by_look) })
+        let algorithm = self.alg.unwrap_or(by_look);
+        if algorithm == Algorithm::Hs256 && text.len() < HS256_KEY_BYTES_MIN {
+            let (len, min) = (text.len(), HS256_KEY_BYTES_MIN);
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("an HS256 key of {len} bytes; gateways want {min} or more"),
+            )
+            .next("make one: openssl rand -hex 32 > jwt.key"));
+        }
+        Ok(Key { text, algorithm })
     }
 }
 
@@ -111,6 +129,10 @@ pub(crate) struct Claims<'a> {
     pub(crate) iat: i64,
     pub(crate) exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) channels: Option<Vec<&'static str>>,
 }
 
@@ -120,7 +142,7 @@ impl<'a> Claims<'a> {
         let iat = now();
         let exp = iat.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         let names = channels.iter().map(|channel| channel.name()).collect();
-        Self { sub, iat, exp, channels: (!channels.is_empty()).then_some(names) }
+        Self { sub, iat, exp, aud: None, iss: None, channels: (!channels.is_empty()).then_some(names) }
     }
 }
 
@@ -146,6 +168,8 @@ pub(crate) fn sign(claims: &Claims<'_>, key: &Key) -> Result<String, Failure> {
 pub(crate) enum Refusal {
     #[error("not a token: {parts} parts between dots, a token has 3 (header.claims.signature)")]
     Shape { parts: usize },
+    #[error("{len} bytes, more than {TOKEN_BYTES_MAX}")]
+    TooLong { len: usize },
     #[error("the header cannot be read: {0}")]
     Header(String),
     #[error("signed with {found}, but the key is for {expected}")]
@@ -181,6 +205,10 @@ pub(crate) fn check(token: &str, key: &Key) -> Result<Checked, Failure> {
     let parts = token.split('.').count();
     if parts != 3 {
         return Ok(Checked { algorithm: None, claims: None, refusal: Some(Refusal::Shape { parts }) });
+    }
+    if token.len() > TOKEN_BYTES_MAX {
+        let refusal = Some(Refusal::TooLong { len: token.len() });
+        return Ok(Checked { algorithm: None, claims: None, refusal });
     }
     let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token).map(|data| data.claims).ok();
     let (algorithm, refusal) = match jsonwebtoken::decode_header(token) {
@@ -246,9 +274,9 @@ fn check_claims(claims: &Value, now: i64) -> Result<(), Refusal> {
     let after = |from: i64, to: i64| Duration::from_secs(to.saturating_sub(from).max(0).unsigned_abs());
     match &claims["sub"] {
         Value::Null => return Err(Refusal::Missing { claim: "sub", expected: "the user" }),
-        Value::String(user) if !user.is_empty() => {}
+        Value::String(user) if (1..=USER_ID_BYTES_MAX).contains(&user.len()) && user != EVERYBODY => {}
         other => {
-            let expected = "a user name that is not empty";
+            let expected = "a user id of 1 to 128 bytes that is not `*`";
             return Err(Refusal::Wrong { claim: "sub", expected, found: other.to_string() });
         }
     }
@@ -295,20 +323,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
     fn key(text: &str) -> Key {
         Key { text: text.to_owned(), algorithm: Algorithm::Hs256 }
     }
 
     #[test]
     fn a_token_is_good_for_its_own_key_and_no_other() {
-        let token = sign(&Claims::from_now("user_01", Duration::from_secs(60), &[]), &key("k")).unwrap();
-        let good = check(&token, &key("k")).unwrap();
+        let token = sign(&Claims::from_now("user_01", Duration::from_secs(60), &[]), &key(SECRET)).unwrap();
+        let good = check(&token, &key(SECRET)).unwrap();
         assert_eq!((good.refusal, &good.claims.unwrap()["sub"]), (None, &json!("user_01")));
-        assert_eq!(check(&token, &key("other")).unwrap().refusal, Some(Refusal::Signature));
-        assert_eq!(check("a.b", &key("k")).unwrap().refusal, Some(Refusal::Shape { parts: 2 }));
+        assert_eq!(
+            check(&token, &key("another secret, just as long as it")).unwrap().refusal,
+            Some(Refusal::Signature)
+        );
+        assert_eq!(check("a.b", &key(SECRET)).unwrap().refusal, Some(Refusal::Shape { parts: 2 }));
         // {"alg":"none"}
         let none = format!("eyJhbGciOiJub25lIn0.{}.", token.split('.').nth(1).unwrap());
-        assert!(matches!(check(&none, &key("k")).unwrap().refusal, Some(Refusal::Header(_))));
+        assert!(matches!(check(&none, &key(SECRET)).unwrap().refusal, Some(Refusal::Header(_))));
     }
 
     #[test]

@@ -50,25 +50,33 @@ const SAME_GAP_MAX: u32 = 3;
 /// --reconnect it comes back by itself and resumes). Exit 1 also if anything was missing or double.
 ///
 /// Examples:
-///   bellwirectl listen ws://127.0.0.1:8460/ --token-file token.txt
-///   bellwirectl listen ws://127.0.0.1:8460/ --user user_01 --key "$DEV_KEY" --channels trade,risk
-///   bellwirectl listen ws://gw:8460/ --token-file t.txt --reconnect --resume-file user_01.pos --data >> user_01.jsonl
-///   bellwirectl listen ws://gw:8460/ --token-file t.txt --summary --seconds 60
+///   bellwirectl listen ws://127.0.0.1:8640/ --token-file token.txt
+///   bellwirectl listen ws://127.0.0.1:8640/ --user user_01 --key "$KEY" --channels trade,risk
+///   bellwirectl listen ws://gw:8640/ --token-file t.txt --reconnect --resume-file user_01.pos --data >> user_01.jsonl
+///   bellwirectl listen ws://gw:8640/ --token-file t.txt --summary --seconds 60
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Listen {
-    /// The gateway, for example ws://127.0.0.1:8460/
+    /// The gateway, for example ws://127.0.0.1:8640/
     #[arg(value_name = "URL")]
     url: String,
 
-    /// The token. Other users of this machine can see it in the process list: prefer --token-file or the environment
+    /// The token. Others can see it in the process list: prefer --token-file or the environment
     #[arg(long, env = "BELLWIRE_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Who")]
     token: Option<String>,
+    // No conflicts: a token may linger in the environment, a file or a user was asked for.
     /// A file with the token, read again for every connection; `-` is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "token", help_heading = "Who")]
+    #[arg(long, value_name = "FILE", help_heading = "Who")]
     token_file: Option<PathBuf>,
-    /// Sign a token for this user ourselves, with --key or --key-file (a development gateway prints its key)
-    #[arg(long, value_name = "USER", conflicts_with_all = ["token_file"], help_heading = "Who")]
+    /// Sign a token for this user ourselves, with --key or --key-file (`bellwire-gateway --dev`
+    /// prints its key)
+    #[arg(
+        long,
+        value_name = "USER",
+        conflicts_with = "token_file",
+        help_heading = "Who",
+        verbatim_doc_comment
+    )]
     user: Option<String>,
     #[command(flatten, next_help_heading = "Who")]
     key: KeyArgs,
@@ -85,9 +93,9 @@ pub(crate) struct Listen {
     /// Resume after these positions, for example user=e9c1:41,all=b002:4
     #[arg(long, value_name = "POSITIONS", help_heading = "What")]
     resume: Option<Positions>,
-    /// Remember the position in this file, and resume from it if it is there. After a kill some notifications may
-    /// be printed twice, none is skipped
-    #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "What")]
+    /// Remember the position in this file, and resume from it if it is there. After a kill some
+    /// notifications may be printed twice, none is skipped
+    #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "What", verbatim_doc_comment)]
     resume_file: Option<PathBuf>,
 
     /// Come back after a lost connection, a gap or a gateway that is not there yet, and resume

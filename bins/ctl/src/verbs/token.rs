@@ -28,7 +28,7 @@ pub(crate) enum Token {
 /// Examples:
 ///   bellwirectl token new --sub user_01 --key-file /etc/bellwire/jwt.key
 ///   bellwirectl token new --sub user_01 --key-file ed25519.pem --ttl 8h --channels trade,risk
-///   TOKEN=$(bellwirectl token new --sub user_01 --key "$DEV_KEY")
+///   TOKEN=$(bellwirectl token new --sub user_01 --key "$KEY")
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct New {
@@ -43,11 +43,18 @@ pub(crate) struct New {
     /// The channels it permits [default: all]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = names::channel)]
     channels: Vec<Channel>,
+    /// For gateways that are configured to want an audience
+    #[arg(long, value_name = "AUD")]
+    audience: Option<String>,
+    /// For gateways that are configured to want an issuer
+    #[arg(long, value_name = "ISS")]
+    issuer: Option<String>,
 }
 
 /// Show what a token says, and why a gateway with that key would refuse it
 ///
-/// Exit code 0 if it is good, 1 if it would be refused. The claims are shown either way.
+/// Exit code 0 if it is good, 1 if it would be refused. The claims are shown either way. Gateways may
+/// allow a few seconds for clocks that differ (5 by default); here the end is the end.
 ///
 /// Examples:
 ///   bellwirectl token check "$TOKEN" --key-file /etc/bellwire/jwt.key
@@ -73,13 +80,15 @@ pub(crate) fn run(global: &Global, token: &Token) -> Result<Exit, Failure> {
 }
 
 fn new(global: &Global, args: &New) -> Result<Exit, Failure> {
-    if args.sub.is_empty() || args.sub == bellwire::EVERYBODY {
-        return Err(Failure::new(Exit::Usage, format!("--sub {:?}: a token is for one user", args.sub)));
+    if !(1..=bellwire::USER_ID_BYTES_MAX).contains(&args.sub.len()) || args.sub == bellwire::EVERYBODY {
+        let what = format!("--sub {:?}: a token is for one user, whose id has 1 to 128 bytes", args.sub);
+        return Err(Failure::new(Exit::Usage, what));
     }
     if args.ttl < Duration::from_secs(1) {
         return Err(Failure::new(Exit::Usage, "--ttl: a token is good for at least one second"));
     }
-    let claims = Claims::from_now(&args.sub, args.ttl, &args.channels);
+    let mut claims = Claims::from_now(&args.sub, args.ttl, &args.channels);
+    (claims.aud, claims.iss) = (args.audience.as_deref(), args.issuer.as_deref());
     let token = jwt::sign(&claims, &args.key.read()?)?;
     let mut out = Out::new();
     if global.json {

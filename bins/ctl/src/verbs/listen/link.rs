@@ -38,7 +38,7 @@ impl Target {
     /// `ws://HOST[:PORT][/PATH]`.
     pub(crate) fn parse(url: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::new(Exit::Usage, format!("{url}: {why}"));
-        let uri: Uri = url.parse().map_err(|_| wrong("not a URL; for example ws://127.0.0.1:8460/"))?;
+        let uri: Uri = url.parse().map_err(|_| wrong("not a URL; for example ws://127.0.0.1:8640/"))?;
         match uri.scheme_str() {
             Some("ws") => {}
             Some("wss") => {
@@ -46,7 +46,7 @@ impl Target {
                     "reach the gateway's own port, or let a tunnel (stunnel, ssh -L) take care of TLS",
                 ));
             }
-            _ => return Err(wrong("expected ws://HOST:PORT/, for example ws://127.0.0.1:8460/")),
+            _ => return Err(wrong("expected ws://HOST:PORT/, for example ws://127.0.0.1:8640/")),
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
