@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Saved at most this often while notifications arrive.
-const EVERY: Duration = Duration::from_millis(500);
+pub(crate) const EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ pub(crate) struct ResumeFile {
     /// Whose positions were loaded.
     user_id: Option<String>,
     saved: Positions,
-    saved_at: Instant,
+    saved_at: Option<Instant>,
 }
 
 impl ResumeFile {
@@ -49,11 +49,16 @@ impl ResumeFile {
             Some(Saved { user_id, streams }) => (Some(user_id), streams),
             None => (None, Positions::default()),
         };
-        Ok(Self { path: path.to_owned(), user_id, saved, saved_at: Instant::now() })
+        Ok(Self { path: path.to_owned(), user_id, saved, saved_at: None })
     }
 
     pub(crate) fn positions(&self) -> &Positions {
         &self.saved
+    }
+
+    /// Whether the file is behind these positions.
+    pub(crate) fn is_behind(&self, positions: &Positions) -> bool {
+        self.saved != *positions
     }
 
     /// Another user's positions would make no sense.
@@ -70,12 +75,12 @@ impl ResumeFile {
 
     /// Saves the positions if they changed and the last time is long enough ago, or if it is the `last` chance.
     pub(crate) fn save(&mut self, user_id: &str, positions: &Positions, last: bool) -> Result<(), Failure> {
-        if *positions == self.saved || (!last && self.saved_at.elapsed() < EVERY) {
+        if !self.is_behind(positions) || (!last && self.saved_at.is_some_and(|at| at.elapsed() < EVERY)) {
             return Ok(());
         }
         self.write(user_id, positions).map_err(|error| Failure::file(&self.path, &error))?;
         self.saved = positions.clone();
-        self.saved_at = Instant::now();
+        self.saved_at = Some(Instant::now());
         self.user_id = Some(user_id.to_owned());
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::printer::{How, Printer};
 use super::resume_file::ResumeFile;
 use super::summary::Summary;
 use super::token_source::TokenSource;
-use super::{codes, lost};
+use super::{codes, lost, resume_file};
 use crate::failure::{Failure, words};
 use crate::output::human;
 
@@ -110,7 +110,21 @@ impl Listener {
             // What was taken is shown and remembered before we wait for more.
             self.settle(false)?;
             let Some(link) = &mut self.link else { return Err(Lost::retry("not connected".to_owned())) };
-            match link.receive(self.patience).await? {
+            let is_behind = self.resume_file.as_ref().is_some_and(|file| file.is_behind(&self.positions));
+            let received = if is_behind {
+                // Saved a moment ago: the rest is saved when nothing comes for a while. Giving up the wait loses
+                // nothing, the socket's stream keeps what it has read.
+                match tokio::time::timeout(resume_file::EVERY, link.receive(self.patience)).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.settle(true)?;
+                        continue;
+                    }
+                }
+            } else {
+                link.receive(self.patience).await
+            };
+            match received? {
                 Received::Alive => {}
                 Received::Closed { code, reason } => return Err(closed(code, &reason)),
                 Received::Text(text) => {
