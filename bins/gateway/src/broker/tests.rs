@@ -27,6 +27,8 @@ struct Lists {
     /// Commits are forgotten, as if the process were killed just before each.
     dead: bool,
     marks: Vec<u64>,
+    /// At the first commit a P0 record of this user appears.
+    urgent: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -105,6 +107,9 @@ impl Source for Lists {
     }
 
     fn commit(&mut self, mark: u64) {
+        if let Some(user) = self.urgent.take() {
+            self.lanes[0].publish(user, Kind::Account, Priority::P0, None);
+        }
         if !self.dead {
             self.marks.push(mark);
             for lane in &mut self.lanes {
@@ -283,6 +288,36 @@ fn a_round_takes_all_of_p0_and_p1_and_a_budget_of_the_others_over_all_lanes() {
 }
 
 #[test]
+fn p0_is_looked_for_between_the_chunks_of_a_flood() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lists = lists(1);
+    for _ in 0..1000 {
+        lists.lanes[0].publish("flooded", Kind::Account, Priority::P1, None);
+    }
+    lists.urgent = Some("user");
+    let mut rounds = begin(lists, config(dir.path()), Vec::new());
+    rounds.round().unwrap();
+    let place = journalled(&rounds.intake.journal).iter().position(|line| line.priority == 0);
+    assert_eq!(place, Some(64), "right behind the chunk during which it was published");
+}
+
+#[test]
+fn the_check_of_the_order_finds_a_rejection_before_the_acceptance() {
+    let line = |lane_sequence, priority, seq| Line {
+        lane: 1,
+        priority,
+        lane_sequence,
+        user: "user".to_owned(),
+        seq,
+        is_trade: true,
+        id: MessageId::compose(1, lane_sequence, 1),
+    };
+    check_promises(&[line(1, 1, 1), line(2, 0, 2)]).unwrap();
+    check_promises(&[line(2, 0, 1), line(1, 1, 2)]).unwrap_err();
+    check_promises(&[line(1, 1, 1), line(2, 1, 3)]).unwrap_err();
+}
+
+#[test]
 fn sleeping_shards_are_woken_once_a_batch_and_the_mark_is_the_journals_end() {
     let dir = tempfile::tempdir().unwrap();
     let signals = Arc::new(Signals::default());
@@ -440,8 +475,9 @@ fn acts(ids: bool) -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(prop_oneof![12 => publish, 1 => Just(Act::Round), 1 => Just(Act::Kill)], 1..250)
 }
 
-fn restart(rounds: Rounds<Lists>, dir: &Path) -> Rounds<Lists> {
-    let Rounds { source: mut lists, .. } = rounds;
+fn restart(mut rounds: Rounds<Lists>, dir: &Path) -> Rounds<Lists> {
+    let mut lists = std::mem::take(&mut rounds.source);
+    drop(rounds); // else the journal has an owner
     for lane in &mut lists.lanes {
         lane.at = lane.committed;
     }
