@@ -29,6 +29,11 @@ impl Failure {
         Self { next: Some(hint.into()), ..self }
     }
 
+    /// The same with another exit code.
+    pub(crate) fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// A fault of writing to standard output.
     pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -545,7 +545,7 @@ fn ctrl_c_and_time_end_a_listener_in_order() {
     let _ = fs::remove_file(&file);
     let child = stage.start(&["--resume-file", file.to_str().unwrap()]);
     is_ready.recv_timeout(PATIENCE).unwrap();
-    until("the first position is saved", || file.exists());
+    until("the position is saved", || fs::read_to_string(&file).is_ok_and(|saved| saved.contains("58")));
     signal(&child, Signal::SIGTERM);
     let ran = finish(child);
     stage.scenes.join().unwrap();

@@ -245,9 +245,9 @@ async fn through_reconnects(listener: &mut Listener, reconnect: bool) -> End {
         }
         let wait = backoff.next(lost.after, fastrand::f64());
         // A gateway that is away for an hour is worth one line, not hundreds.
-        if lost.why != last_words {
-            words(format_args!("{}; trying again in {}", lost.why, human::duration(wait)));
-            last_words.clone_from(&lost.why);
+        if lost.why() != last_words {
+            words(format_args!("{}; trying again in {}", lost.why(), human::duration(wait)));
+            last_words = lost.why();
         }
         Listener::pause(wait).await;
     }

@@ -103,7 +103,7 @@ pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
     while !stop.asked() {
         match tail.next() {
             // What was published while we had time is shown, even if printing it took longer.
-            Some(head) if !(is_late() && !in_time(head.published_at)) => {
+            Some(head) if !is_late() || in_time(head.published_at) => {
                 out.bytes_line(&head.text)?;
                 printed += 1;
                 if args.count == Some(printed) {

@@ -47,7 +47,7 @@ pub(crate) fn explain(code: u16) -> Code {
         ),
         4512 => stop("the token does not permit this channel", Exit::Refused),
         4513 => stop("the gateway wants a token first", Exit::Refused),
-        4500..=4999 => stop("the gateway does not want us to try again unchanged", Exit::Wrong),
+        4508..=4509 | 4514..=4999 => stop("the gateway does not want us to try again unchanged", Exit::Wrong),
         _ => retry("no code of this protocol"),
     }
 }

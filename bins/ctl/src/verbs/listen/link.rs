@@ -125,21 +125,21 @@ impl Link {
                 let lost = Lost::retry(format!("{uri}: the gateway answered HTTP {status}{said}"));
                 match status {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => lost
-                        .final_()
+                        .for_good()
                         .exit(Exit::Refused)
                         .next("`bellwirectl token check` says what is wrong with it"),
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => lost.exit(Exit::Busy),
-                    StatusCode::NOT_FOUND => lost.final_().exit(Exit::Nothing).next("check the URL's path"),
+                    StatusCode::NOT_FOUND => lost.for_good().exit(Exit::Nothing).next("check the URL's path"),
                     _ if status.is_server_error() => lost,
-                    _ => lost.final_(),
+                    _ => lost.for_good(),
                 }
             }
             Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => Lost::retry(format!(
                 "{uri}: does not speak {SUB_PROTOCOL}: not a Bellwire gateway, or a newer one"
             ))
-            .final_(),
+            .for_good(),
             Error::HttpFormat(error) => Lost::retry(format!("the token or the URL cannot be sent: {error}"))
-                .final_()
+                .for_good()
                 .exit(Exit::Usage),
             other => Lost::retry(format!("{uri}: handshake failed: {other}")),
         }
@@ -147,7 +147,7 @@ impl Link {
 
     /// Sends one frame.
     pub(crate) async fn send(&mut self, frame: &impl Serialize) -> Result<(), Lost> {
-        let text = serde_json::to_string(frame).map_err(|error| Lost::retry(error.to_string()).final_())?;
+        let text = serde_json::to_string(frame).map_err(|error| Lost::retry(error.to_string()).for_good())?;
         let sent = self.socket.send(Message::text(text)).await;
         sent.map_err(|error| Lost::retry(format!("connection broken while sending: {error}")))
     }

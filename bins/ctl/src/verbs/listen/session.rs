@@ -337,7 +337,7 @@ impl Listener {
             return Ok(());
         }
         let lost = lost::by_code(error.code, said, code);
-        Err(if error.retryable { lost } else { lost.final_() })
+        Err(if error.retryable { lost } else { lost.for_good() })
     }
 
     /// Waits before connecting again, but not beyond the end of the run.
@@ -355,5 +355,5 @@ fn closed(code: u16, reason: &str) -> Lost {
 
 fn unreadable(text: &str, error: &serde_json::Error) -> Lost {
     let start: String = text.chars().filter(|c| !c.is_control()).take(120).collect();
-    Lost::retry(format!("a frame that is not of this protocol: {error}: {start}")).final_()
+    Lost::retry(format!("a frame that is not of this protocol: {error}: {start}")).for_good()
 }
