@@ -6,6 +6,8 @@
 pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod gateway;
 pub mod journal;
 pub mod protocol;
+pub mod shard;
 pub mod socket;

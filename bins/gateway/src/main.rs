@@ -1,1 +1,129 @@
-fn main() {}
+//! The gateway's process: arguments, configuration, logs, signals.
+//!
+//! Standard output carries lines for programs (`listening ws://…`), standard error words for people.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bellwire_gateway::config::{Config, Development, LogFormat, LogLevel};
+use bellwire_gateway::gateway;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+/// Reads the lanes of a bus, numbers each user's notifications, and pushes them to WebSocket sessions.
+///
+/// Every key of the configuration can be overridden by the environment: BELLWIRE_<SECTION>_<KEY>, for example
+/// BELLWIRE_LISTEN_ADDRESS=127.0.0.1:0.
+///
+/// Exit codes: 0 ended in order, 1 failed while running, 2 wrong arguments or configuration.
+#[derive(Parser)]
+#[command(name = "bellwire-gateway", version, verbatim_doc_comment)]
+struct Arguments {
+    /// The configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say what is wrong with the configuration, and end
+    #[arg(long)]
+    check: bool,
+    /// For a developer's machine: loopback, a free port, a journal that goes away, a key made and printed
+    #[arg(long, conflicts_with = "check")]
+    dev: bool,
+}
+
+const FAILED: u8 = 1;
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut config = match Config::load(arguments.config.as_deref(), environment) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, MISCONFIGURED),
+    };
+    let development = match arguments.dev.then(|| Development::prepare(&mut config)).transpose() {
+        Ok(development) => development,
+        Err(error) => return complain(&error, FAILED),
+    };
+    let problems = config.problems();
+    if !problems.is_empty() {
+        for problem in &problems {
+            eprintln!("bellwire-gateway: {problem}");
+        }
+        return ExitCode::from(MISCONFIGURED);
+    }
+    if arguments.check {
+        println!("the configuration is sound");
+        return ExitCode::SUCCESS;
+    }
+    start_logging(&config);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start an event loop: {error}"), FAILED),
+    };
+    match runtime.block_on(serve(&config, development.as_ref())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error, FAILED),
+    }
+}
+
+async fn serve(config: &Config, development: Option<&Development>) -> Result<(), Box<dyn std::error::Error>> {
+    // Before anything else starts: a signal that comes early must not be lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+        }
+    };
+    let listener = gateway::listen(config.listen.address)?;
+    let address = listener.local_addr()?;
+    gateway::run(config, listener, shutdown, || announce(address, config, development)).await?;
+    tracing::info!("ended in order");
+    Ok(())
+}
+
+/// Tells programs and people where the gateway is.
+fn announce(address: std::net::SocketAddr, config: &Config, development: Option<&Development>) {
+    use std::io::Write as _;
+    let mut lines = String::new();
+    if let Some(development) = development {
+        let key = development.key();
+        lines.push_str(&format!("token-key {key}\n"));
+        let bus = &config.bus.name;
+        eprintln!(
+            "A gateway for development, on bus {bus:?}. In other terminals:\n\
+             \n  TOKEN=$(bellwirectl token new --sub user_01 --key {key})\
+             \n  bellwirectl listen ws://{address} --token \"$TOKEN\"\
+             \n  bellwirectl publish --bus {bus} --help\n"
+        );
+    }
+    lines.push_str(&format!("listening ws://{address}\n"));
+    // Nobody may be reading any more; the gateway serves all the same.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+    tracing::info!(%address, shards = config.shard_count(), bus = config.bus.name, "listening");
+}
+
+fn start_logging(config: &Config) {
+    let level = match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let logs =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match config.log.format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("bellwire-gateway: {error}");
+    ExitCode::from(code)
+}

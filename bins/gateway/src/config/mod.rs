@@ -41,8 +41,12 @@ pub struct Bus {
     pub group: Option<String>,
     /// How many message ids are remembered to recognise duplicates.
     pub dedup_window: usize,
+    /// How long the reader spins before it sleeps, in microseconds.
+    pub spin_us: u64,
     /// Never sleep: lower latency for one whole core.
     pub busy_poll: bool,
+    /// The core that the reader is bound to; -1 is any.
+    pub core: i64,
 }
 
 /// `[listen]`: who is served.
@@ -182,7 +186,9 @@ impl Default for Bus {
             consumer: "gateway".to_owned(),
             group: None,
             dedup_window: 10_000,
+            spin_us: 10,
             busy_poll: false,
+            core: -1,
         }
     }
 }
@@ -238,7 +244,7 @@ impl Default for Limits {
         Self {
             sessions_per_user: 16,
             sessions_per_address: 64,
-            sessions_total: 20_000,
+            sessions_total: 16_000,
             handshake_ms: 10_000,
             auth_within_ms: 5_000,
             frame_bytes_max: 4096,

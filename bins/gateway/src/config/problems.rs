@@ -2,6 +2,7 @@
 
 use super::{Algorithm, Config};
 use crate::auth::Verifier;
+use crate::broker::DEDUP_WINDOW_MAX;
 
 /// Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 demands.
 const HS256_KEY_LEN_MIN: usize = 32;
@@ -20,7 +21,11 @@ impl Config {
                 problems.push(problem.to_owned());
             }
         };
-        check(self.bus.dedup_window > 0, "bus.dedup_window: must be at least 1");
+        check(
+            (1..=DEDUP_WINDOW_MAX).contains(&self.bus.dedup_window),
+            &format!("bus.dedup_window: must be between 1 and {DEDUP_WINDOW_MAX}"),
+        );
+        check(self.bus.core >= -1, "bus.core: must be a core's number, or -1");
         check(
             self.journal.segment_bytes >= 1 << 20 && self.journal.segment_bytes.is_multiple_of(4096),
             "journal.segment_bytes: must be a multiple of 4096 and at least 1048576",

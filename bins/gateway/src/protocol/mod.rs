@@ -22,7 +22,7 @@ pub const BARE: &str = "bellwire.bare.json";
 pub const BEARER_PREFIX: &str = "bearer.";
 
 /// Which of a session's two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Stream {

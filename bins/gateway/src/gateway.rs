@@ -1,0 +1,257 @@
+//! The whole gateway: broker, shards, acceptor; start, run, stop.
+//!
+//! The order of the end is what makes it lossless: no new sessions; the broker takes what is in the lanes into the journal
+//! and commits; the shards write what the journal has, say good-bye and close; then the process ends. Whoever was too slow
+//! for that resumes at the next start.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::auth::{KeyError, Verifier};
+use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
+use crate::config::{Config, Sync};
+use crate::journal::{JournalConfig, SyncPolicy};
+use crate::protocol::Close;
+use crate::shard::counters::Counters;
+use crate::shard::limits::Limits;
+use crate::shard::{Bell, Connection, Settings, ShardHandle, ShardParts};
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// How often it is looked whether broker and shards are still there.
+const HEALTH_EVERY: Duration = Duration::from_millis(250);
+
+/// What is waited when there are no more file descriptors.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+
+/// Why the gateway could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {error}{}", hint(.error))]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Broker(#[from] broker::StartError),
+    #[error("cannot start shard {index}: {error}")]
+    Shard { index: usize, error: io::Error },
+    #[error("the listening socket failed: {0}")]
+    Accept(io::Error),
+    #[error("{0}")]
+    Stopped(broker::StopError),
+    #[error("shard {0} has ended by itself")]
+    ShardEnded(usize),
+    #[error("{0} shards had not ended when the time was over")]
+    Deadline(usize),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process listens there (a port of 0 takes a free one)",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
+}
+
+/// A listening socket for [`run`]. Another process on the same port is an error, never a share of its clients.
+///
+/// # Errors
+/// [`RunError::Listen`].
+pub fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let bound = || {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        // Clients of a predecessor in TIME_WAIT do not hold the port; a listener does.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bound().map_err(|error| RunError::Listen { address, error })
+}
+
+/// Runs a gateway on that socket until `shutdown` is there, and ends it in order. `started` is called once it serves.
+///
+/// # Errors
+/// It could not start, something of it failed, or it did not end in time.
+pub async fn run(
+    config: &Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    started: impl FnOnce(),
+) -> Result<(), RunError> {
+    let verifier = Verifier::new(&config.token)?;
+    let limits = Limits::new(&config.limits);
+    let settings = Arc::new(Settings::from(config));
+    let bells: Vec<Arc<Bell>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
+    let signals = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn ShardSignal>).collect();
+    let broker = broker::start(broker_config(config), signals)?;
+    let mut shards = Vec::with_capacity(bells.len());
+    for (index, bell) in bells.into_iter().enumerate() {
+        let parts = ShardParts {
+            settings: Arc::clone(&settings),
+            verifier: verifier.clone(),
+            limits: Arc::clone(&limits),
+            journal: broker.reader(),
+            queries: broker.queries(),
+        };
+        shards
+            .push(ShardHandle::start(index, bell, parts).map_err(|error| RunError::Shard { index, error })?);
+    }
+    raise_descriptor_limit(config.limits.sessions_total);
+    started();
+
+    let outcome = tokio::select! {
+        outcome = accept(listener, &shards, &limits) => outcome,
+        outcome = health(&broker, &shards) => outcome,
+        () = shutdown => Ok(()),
+    };
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "stopping");
+    } else {
+        tracing::info!(sessions = limits.total(), "stopping: no new sessions, draining");
+    }
+    // The listener is closed by now.
+    let ended = stop(broker, shards, config.drain_deadline()).await;
+    outcome.and(ended)
+}
+
+/// Accepts connections and deals them out. Never returns but with an error.
+async fn accept(listener: TcpListener, shards: &[ShardHandle], limits: &Arc<Limits>) -> Result<(), RunError> {
+    listener.set_nonblocking(true).map_err(RunError::Accept)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(RunError::Accept)?;
+    let mut next = 0;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_the_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+                continue;
+            }
+        };
+        // A connection that is gone already fails here, and later anyway. The shard has an event loop of its own.
+        let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else { continue };
+        let place = limits.enter(peer.ip());
+        let shard = next % shards.len();
+        next = shard + 1;
+        if !shards[shard].hand_over(Connection { stream, place }).await {
+            return Err(RunError::ShardEnded(shard));
+        }
+    }
+}
+
+/// Errors that `accept` reports of a connection that has gone meanwhile.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Returns when something of the gateway has ended by itself.
+async fn health(broker: &BrokerRunning, shards: &[ShardHandle]) -> Result<(), RunError> {
+    loop {
+        tokio::time::sleep(HEALTH_EVERY).await;
+        if !broker.is_running() {
+            // Why, `stop` will tell.
+            return Ok(());
+        }
+        if let Some(index) = shards.iter().position(ShardHandle::has_ended) {
+            return Err(RunError::ShardEnded(index));
+        }
+    }
+}
+
+async fn stop(broker: BrokerRunning, shards: Vec<ShardHandle>, time: Duration) -> Result<(), RunError> {
+    let deadline = Instant::now() + time;
+    // Half of the time is for the lanes, the rest for the clients.
+    let stopped = broker.stop(time / 2).map_err(RunError::Stopped);
+    for shard in &shards {
+        shard.drain();
+    }
+    while Instant::now() < deadline && !shards.iter().all(ShardHandle::has_ended) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for (index, shard) in shards.iter().enumerate() {
+        log_counters(index, shard.counters());
+    }
+    let late = shards.iter().filter(|shard| !shard.has_ended()).count();
+    if late > 0 {
+        return Err(RunError::Deadline(late));
+    }
+    let mut outcome = stopped;
+    for (index, shard) in shards.into_iter().enumerate() {
+        if !shard.join() {
+            outcome = outcome.and(Err(RunError::ShardEnded(index)));
+        }
+    }
+    outcome
+}
+
+fn log_counters(shard: usize, counters: &Counters) {
+    let closes: Vec<String> = Close::ALL
+        .iter()
+        .zip(&counters.closes)
+        .filter(|(_, count)| count.get() > 0)
+        .map(|(close, count)| format!("{} {}: {}", close.code(), close.reason(), count.get()))
+        .collect();
+    tracing::info!(
+        shard,
+        opened = counters.opened.get(),
+        delivered = counters.delivered.get(),
+        writes = counters.writes.get(),
+        replayed = counters.replayed.get(),
+        conflated = counters.conflated.get(),
+        user_mismatch = counters.user_mismatch.get(),
+        closes = closes.join(", "),
+        "served"
+    );
+    for (class, latency) in counters.latency.iter().enumerate() {
+        if let (Some(p50_us), Some(p99_us)) = (latency.quantile_us(0.5), latency.quantile_us(0.99)) {
+            tracing::info!(shard, class, count = latency.count(), p50_us, p99_us, "publish to kernel");
+        }
+    }
+}
+
+fn broker_config(config: &Config) -> BrokerConfig {
+    let journal = &config.journal;
+    BrokerConfig {
+        bus: config.bus.name.clone(),
+        consumer: config.bus.consumer.clone(),
+        group: config.bus.group.clone(),
+        dedup_window: config.bus.dedup_window,
+        journal: JournalConfig {
+            dir: journal.dir.clone(),
+            segment_bytes: journal.segment_bytes,
+            retain_bytes: journal.retain_bytes,
+            retain_age: (journal.retain_age_s > 0).then(|| Duration::from_secs(journal.retain_age_s)),
+            sync: match journal.sync {
+                Sync::None => SyncPolicy::None,
+                Sync::Interval => SyncPolicy::Interval(Duration::from_millis(journal.sync_interval_ms)),
+                Sync::Every => SyncPolicy::Every,
+            },
+        },
+        spin: if config.bus.busy_poll { Duration::MAX } else { Duration::from_micros(config.bus.spin_us) },
+        core: usize::try_from(config.bus.core).ok(),
+    }
+}
+
+/// A session is a file descriptor; the soft limit is often 1024 for no reason but history.
+fn raise_descriptor_limit(sessions: u32) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // Lanes, segments, event loops, logs.
+    const OTHERS: u64 = 512;
+    let wanted = u64::from(sessions) + OTHERS;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() {
+        tracing::warn!(soft, hard, "cannot raise the limit of open files");
+    }
+    if hard < wanted {
+        tracing::warn!(hard, wanted, "fewer open files are allowed than limits.sessions_total asks for");
+    }
+}

@@ -1,0 +1,321 @@
+//! From a connection to an open session: handshake, `hello`, token, the broker's answer, `auth_ok`.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::session::{Allowance, CONFLATE_AT, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
+use super::table::Handle;
+use super::users::Tracked;
+use super::{Connection, Shard, wall_ns};
+use crate::auth::{ChannelSet, Identity, TokenError};
+use crate::broker::{BrokerGone, StreamState};
+use crate::protocol::outbound::{Frame, PerStream, StreamRange, Time};
+use crate::protocol::{Close, Epoch, Id, Refusal, Stream};
+use crate::shard::limits::AddressPermit;
+use crate::socket::Transport;
+use crate::socket::handshake::{self, Accepted, Admission, Flavour};
+
+/// Handshakes at once. At the bound further connections wait in the channel.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Arrivals before something else has its turn.
+const SLICE: usize = 64;
+
+/// A WebSocket whose handshake is done.
+pub(super) struct Arrived {
+    accepted: Accepted,
+    permit: AddressPermit,
+}
+
+/// What the broker said.
+pub(super) enum Answer {
+    Streams { handle: Handle, states: Result<[StreamState; 2], BrokerGone> },
+    Snapshot { handle: Handle, snapshot: Result<(StreamState, Vec<u64>), BrokerGone> },
+}
+
+impl Answer {
+    /// The place in the journal that the answer is as of.
+    fn journal_end(&self) -> u64 {
+        match self {
+            Self::Streams { states: Ok([user, all]), .. } => user.journal_end.max(all.journal_end),
+            Self::Snapshot { snapshot: Ok((state, _)), .. } => state.journal_end,
+            _ => 0,
+        }
+    }
+}
+
+impl Shard {
+    /// Starts handshakes; `true` if connections are left.
+    pub(super) fn take_connections(&mut self) -> bool {
+        while self.inbox.handshakes.get() < HANDSHAKES_MAX {
+            let Ok(Connection { stream, place }) = self.connections.try_recv() else { return false };
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+                self.counters.handshakes_failed.add(1);
+                continue;
+            };
+            let (inbox, verifier) = (Rc::clone(&self.inbox), Rc::clone(&self.verifier));
+            let (bell, counters) = (self.bell.clone(), self.counters.clone());
+            let time = self.settings.handshake;
+            inbox.handshakes.set(inbox.handshakes.get() + 1);
+            tokio::task::spawn_local(async move {
+                let admission = place.as_ref().err().copied().unwrap_or(Admission::Admitted);
+                let shaken =
+                    tokio::time::timeout(time, handshake::accept(stream, admission, &verifier)).await;
+                match (shaken, place) {
+                    (Ok(Ok(accepted)), Ok(permit)) => {
+                        inbox.arrived.borrow_mut().push_back(Arrived { accepted, permit });
+                    }
+                    (outcome, _) => {
+                        counters.handshakes_failed.add(1);
+                        match outcome {
+                            Ok(Err(error)) => tracing::debug!(%error, "handshake"),
+                            _ => tracing::debug!("handshake took too long"),
+                        }
+                    }
+                }
+                inbox.handshakes.set(inbox.handshakes.get() - 1);
+                bell.ring();
+            });
+        }
+        false
+    }
+
+    /// Makes sessions of those who have arrived; `true` if some are left.
+    pub(super) fn take_arrived(&mut self) -> bool {
+        for _ in 0..SLICE {
+            let Some(arrived) = self.inbox.arrived.borrow_mut().pop_front() else { return false };
+            self.open(arrived);
+        }
+        !self.inbox.arrived.borrow().is_empty()
+    }
+
+    fn open(&mut self, Arrived { accepted, permit }: Arrived) {
+        let now = self.now_ms();
+        let Accepted { stream, flavour, identity } = accepted;
+        let handle = self.sessions.insert(&self.ready, |_, waker| Session {
+            transport: Transport::plain(stream),
+            waker,
+            state: State::Anonymous,
+            flavour,
+            paused: false,
+            held: false,
+            listed: false,
+            warned: false,
+            queued: Default::default(),
+            permitted: ChannelSet::NONE,
+            channels: ChannelSet::NONE,
+            user: None,
+            cursors: [Cursor::default(); 2],
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            conflate_at: CONFLATE_AT,
+            conflated: None,
+            out: None,
+            input: None,
+            work: None,
+            last_heard: now,
+            next_ping: now + self.settings.ping_after_ms,
+            next_heartbeat: u64::MAX,
+            deadline: now + self.settings.auth_within_ms,
+            expires: u64::MAX,
+            allowance: Allowance::new(self.settings.frames_burst, now),
+            user_permit: None,
+            _address_permit: permit,
+        });
+        self.opened += 1;
+        self.counters.opened.add(1);
+        self.counters.sessions.set(self.sessions.len() as u64);
+        if flavour == Flavour::V1 {
+            let conn = format!("c-{:x}-{:x}", self.index, self.opened);
+            let settings = std::sync::Arc::clone(&self.settings);
+            self.say_text(handle, |out| {
+                Frame::Hello {
+                    v: 1,
+                    conn: &conn,
+                    gateway: &settings.gateway,
+                    time: Time(wall_ns()),
+                    auth_within_ms: settings.auth_within_ms,
+                    heartbeat_ms: settings.heartbeat_ms,
+                    idle_ms: settings.idle_ms,
+                    max_frame: settings.frame_bytes_max,
+                }
+                .write(out);
+            });
+        }
+        match identity {
+            None => {}
+            Some(verified) => self.identified(handle, None, verified),
+        }
+        self.write(handle);
+        // Sets the waker, and reads what a hasty client has sent already.
+        self.at_hand.push(handle.slot);
+    }
+
+    /// An `auth` frame.
+    pub(super) fn authenticate(&mut self, handle: Handle, id: Option<&Id<'_>>, token: &str) {
+        let verified = self.verifier.verify(token);
+        self.identified(handle, id, verified);
+    }
+
+    /// A token was looked at: the session's first, or a newer one.
+    fn identified(&mut self, handle: Handle, id: Option<&Id<'_>>, verified: Result<Identity, TokenError>) {
+        let Some(session) = self.sessions.get_mut(handle) else { return };
+        let is_refresh = session.state == State::Open;
+        let identity = match verified {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.refuse(handle, id, &Refusal::AuthFailed(error.to_string()));
+                // A session goes on with the token that it has.
+                if !is_refresh {
+                    self.close(handle, Close::AuthFailed);
+                }
+                return;
+            }
+        };
+        if is_refresh {
+            let is_same = session
+                .user
+                .and_then(|index| self.users.get(index))
+                .is_some_and(|user| *user.id == *identity.user_id);
+            if !is_same {
+                self.refuse(handle, id, &Refusal::UserMismatch);
+                return self.close(handle, Close::UserMismatch);
+            }
+        } else {
+            let Some(permit) = self.limits.enter_user(&identity.user_id) else {
+                let limit = self.settings.sessions_per_user;
+                self.refuse(handle, id, &Refusal::SessionLimit { limit });
+                return self.close(handle, Close::SessionLimit);
+            };
+            session.user_permit = Some(permit);
+            // Before the broker is asked: what comes by from now on is noted.
+            session.user = Some(self.users.attach(&identity.user_id, handle.slot));
+            session.state = State::Asking;
+        }
+        session.paused = true;
+        let user_id = identity.user_id.clone();
+        let work = session.work.get_or_insert_with(Box::<Work>::default);
+        work.auth = Some(PendingAuth { id: id.cloned().map(super::requests::owned), identity });
+        let (queries, inbox, bell) = (self.queries.clone(), Rc::clone(&self.inbox), self.bell.clone());
+        tokio::task::spawn_local(async move {
+            let states =
+                async { Ok([queries.stream(&user_id).await?, queries.stream(bellwire::EVERYBODY).await?]) };
+            let states = states.await;
+            inbox.answers.borrow_mut().push_back(Answer::Streams { handle, states });
+            bell.ring();
+        });
+    }
+
+    pub(super) fn ask_for_snapshot(&mut self, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(handle) else { return };
+        let Some(user) = session.user.and_then(|index| self.users.get(index)) else { return };
+        session.paused = true;
+        let user_id = user.id.clone();
+        let (queries, inbox, bell) = (self.queries.clone(), Rc::clone(&self.inbox), self.bell.clone());
+        tokio::task::spawn_local(async move {
+            let snapshot = queries.snapshot(&user_id).await;
+            inbox.answers.borrow_mut().push_back(Answer::Snapshot { handle, snapshot });
+            bell.ring();
+        });
+    }
+
+    /// Looks at the answers for which the tail has come far enough; `true` if any was looked at.
+    pub(super) fn take_answers(&mut self) -> bool {
+        let mut answers = std::mem::take(&mut self.early);
+        answers.append(&mut self.inbox.answers.borrow_mut());
+        if answers.is_empty() {
+            return false;
+        }
+        let caught_up = self.read_on();
+        let mut taken = false;
+        for answer in answers {
+            // The end of a full segment is a place where no entry will ever stand: having read everything is enough.
+            if self.tail < answer.journal_end() && !caught_up {
+                self.early.push_back(answer);
+                continue;
+            }
+            taken = true;
+            match answer {
+                Answer::Streams { handle, states: Ok(states) } => self.authenticated(handle, states),
+                Answer::Snapshot { handle, snapshot: Ok((state, offsets)) } => {
+                    let Some(session) = self.sessions.get_mut(handle) else { continue };
+                    if session.state != State::Open {
+                        continue;
+                    }
+                    session.paused = false;
+                    let work = session.work.get_or_insert_with(Box::<Work>::default);
+                    work.snapshot =
+                        Some(PendingSnapshot { epoch: state.epoch, as_of: state.head, offsets, next: 0 });
+                    self.list_for_work(handle);
+                    self.at_hand.push(handle.slot);
+                }
+                Answer::Streams { handle, states: Err(_) }
+                | Answer::Snapshot { handle, snapshot: Err(_) } => {
+                    if self.sessions.get_mut(handle).is_some_and(|session| session.is_v1()) {
+                        self.refuse(handle, None, &Refusal::BusUnavailable);
+                    }
+                    self.close(handle, Close::BusUnavailable);
+                }
+            }
+        }
+        taken || !self.early.is_empty()
+    }
+
+    /// The broker has answered: the session is open.
+    fn authenticated(&mut self, handle: Handle, [of_user, of_all]: [StreamState; 2]) {
+        let now = self.now_ms();
+        let Some(session) = self.sessions.get_mut(handle) else { return };
+        let Some(work) = &mut session.work else { return };
+        let Some(PendingAuth { id, identity }) = work.auth.take() else { return };
+        if work.is_done() {
+            session.work = None;
+        }
+        let Some(user) = session.user.and_then(|index| self.users.get_mut(index)) else { return };
+        // What came by since the answer is newer than it.
+        let tracked = match user.tracked {
+            Some(tracked) if tracked.last_offset >= of_user.journal_end => tracked,
+            _ => Tracked { epoch: of_user.epoch, head: of_user.head, last_offset: of_user.last_offset },
+        };
+        user.tracked = Some(tracked);
+        let is_refresh = session.state == State::Open;
+        session.paused = false;
+        session.expires = identity.expires;
+        session.warned = false;
+        session.permitted = identity.channels;
+        session.channels = session.channels.intersection(identity.channels);
+        if !is_refresh {
+            session.state = State::Open;
+            let spread = u64::from(handle.slot).wrapping_mul(0x9e37_79b9) % self.settings.heartbeat_ms;
+            session.next_heartbeat = match session.flavour {
+                Flavour::V1 => now + self.settings.heartbeat_ms / 2 + spread / 2,
+                Flavour::Bare => u64::MAX,
+            };
+            for (stream, now) in [(Stream::User, tracked), (Stream::All, self.everybody)] {
+                session.cursors[stream as usize] =
+                    Cursor { epoch: now.epoch, announced: now.head, live: session.flavour == Flavour::Bare };
+            }
+            if session.flavour == Flavour::Bare {
+                session.channels = identity.channels;
+            }
+        }
+        if session.is_v1() {
+            let range =
+                |now: Tracked, oldest| StreamRange { epoch: Epoch(now.epoch), head: now.head, oldest };
+            let streams =
+                PerStream { user: range(tracked, of_user.oldest), all: range(self.everybody, of_all.oldest) };
+            self.say_text(handle, |out| {
+                Frame::AuthOk {
+                    id: id.as_ref(),
+                    user_id: &identity.user_id,
+                    expires: identity.expires,
+                    channels: identity.channels,
+                    streams,
+                }
+                .write(out);
+            });
+            self.write(handle);
+        }
+        // What the client sent meanwhile.
+        self.at_hand.push(handle.slot);
+    }
+}

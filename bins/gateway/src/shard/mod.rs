@@ -1,0 +1,334 @@
+//! Shards: threads that each own a part of the sessions and tail the journal for them.
+//!
+//! A shard is one thread with one single-threaded event loop. It knows nothing of lanes: the journal and the questions to
+//! the broker are all that it sees of the other half of the gateway. It shares nothing with the other shards but the
+//! counts in [`limits`].
+//!
+//! One *turn* of the loop, in this order: what the journal has got (each record is offered to the sessions of its user:
+//! its offset goes onto their lists), what is due to be written ([`flush`]), what sockets have to say, what was asked of
+//! the broker, a bit of every replay, and a part of the clockwork. Each step is bounded, so that none starves another,
+//! and between any two writes the journal is looked at again, so that a P0 never waits for more than one write.
+//!
+//! # Why a session gets everything once
+//!
+//! `tail` is the shard's place in the journal. Whatever the shard knows of a stream (`Tracked`) is as of `tail`: an answer
+//! of the broker, which is as of the journal's end when it was given, is looked at only once `tail` has got there. So at
+//! any moment there is one number that parts a stream: up to `tracked.head` it is the past, and a replay finds it by the
+//! back-links; everything after it will come by and be offered. A session that becomes live at that moment misses
+//! nothing and gets nothing twice. A user's records are noted from before the broker is asked, so there is no gap between
+//! the answer and the first record that comes by.
+
+mod admit;
+mod bell;
+mod clockwork;
+mod closing;
+mod conflate;
+pub mod counters;
+mod flush;
+mod input;
+pub mod limits;
+mod render;
+mod replay;
+mod requests;
+mod session;
+mod settings;
+mod table;
+mod tail;
+mod users;
+mod work;
+mod write;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::auth::Verifier;
+use crate::broker::{BrokerGone, StreamQueries};
+use crate::journal::JournalReader;
+use crate::socket::Pool;
+use crate::socket::handshake::Admission;
+use admit::{Answer, Arrived};
+use bell::ReadyList;
+use counters::Counters;
+use flush::FlushQueue;
+use limits::{AddressPermit, Limits};
+use render::Renderer;
+use table::{Handle, Table};
+use users::{Tracked, Users};
+
+pub use bell::Bell;
+pub use settings::Settings;
+
+/// Connections that wait for a shard. At the bound the acceptor waits, and the kernel's backlog grows.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Bytes that are read from a socket at once. One buffer a thread.
+const READ_LEN: usize = 16 * 1024;
+
+/// A connection on its way to a shard.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: TcpStream,
+    /// Its place, or why it is to be refused.
+    pub place: Result<AddressPermit, Admission>,
+}
+
+/// A shard as the rest of the gateway sees it.
+#[derive(Debug)]
+pub struct ShardHandle {
+    connections: mpsc::Sender<Connection>,
+    bell: Arc<Bell>,
+    counters: Arc<Counters>,
+    draining: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// What a shard is given.
+#[derive(Clone)]
+pub struct ShardParts {
+    pub settings: Arc<Settings>,
+    pub verifier: Verifier,
+    pub limits: Arc<Limits>,
+    pub journal: JournalReader,
+    pub queries: StreamQueries,
+}
+
+impl ShardHandle {
+    /// Starts the thread. `bell` is the one that the broker was given.
+    ///
+    /// # Errors
+    /// No thread or no event loop to be had.
+    pub fn start(index: usize, bell: Arc<Bell>, parts: ShardParts) -> std::io::Result<Self> {
+        let (connections, receiver) = mpsc::channel(CONNECTIONS_MAX);
+        let counters = Arc::new(Counters::default());
+        let draining = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let thread = std::thread::Builder::new().name(format!("bellwire-shard-{index}")).spawn({
+            let (bell, counters, draining) =
+                (Arc::clone(&bell), Arc::clone(&counters), Arc::clone(&draining));
+            move || {
+                let local = tokio::task::LocalSet::new();
+                let running = async move {
+                    match Shard::new(index, bell, parts, receiver, counters, draining).await {
+                        // tokio's budget would make a loop over thousands of ready sockets pause at every 128th.
+                        Ok(shard) => tokio::task::unconstrained(shard.run()).await,
+                        Err(BrokerGone) => {
+                            tracing::error!(shard = index, "the broker is gone before the start")
+                        }
+                    }
+                };
+                local.block_on(&runtime, running);
+            }
+        })?;
+        Ok(Self { connections, bell, counters, draining, thread })
+    }
+
+    /// Hands a connection over; waits while the shard has as many before it as it takes. `false`: the shard has ended.
+    pub async fn hand_over(&self, connection: Connection) -> bool {
+        let handed = self.connections.send(connection).await.is_ok();
+        self.bell.ring();
+        handed
+    }
+
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Tells it to write what the journal has, to say good-bye to every session and to end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release); // pairs with the Acquire in `turn`
+        self.bell.ring();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end. `false`: the thread panicked.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// Everything that one shard's thread owns.
+struct Shard {
+    index: usize,
+    settings: Arc<Settings>,
+    limits: Arc<Limits>,
+    verifier: Rc<Verifier>,
+    journal: JournalReader,
+    queries: StreamQueries,
+    counters: Arc<Counters>,
+
+    /// Everything before this offset was offered to the sessions.
+    tail: u64,
+    /// The stream `all`, as of `tail`.
+    everybody: Tracked,
+    users: Users,
+    sessions: Table,
+    flush: FlushQueue,
+    /// Sessions whose list has grown so long that something should be left out. Emptied in the same turn.
+    lagging: Vec<Handle>,
+    /// Sessions with a replay or a snapshot to go on with. Each at most once.
+    working: VecDeque<Handle>,
+
+    connections: mpsc::Receiver<Connection>,
+    inbox: Rc<Inbox>,
+    /// Answers that are as of a later place in the journal than `tail`. At most one a session.
+    early: VecDeque<Answer>,
+    ready: Arc<ReadyList>,
+    /// Scratch: the slots that are being looked at.
+    at_hand: Vec<u32>,
+    bell: Arc<Bell>,
+    pool: Pool,
+    renderer: Renderer,
+    buffer: Vec<u8>,
+
+    started: Instant,
+    draining: Arc<AtomicBool>,
+    /// When the good-byes are said even if there is still something to write, in milliseconds.
+    drains_until: Option<u64>,
+    /// Set when the good-byes were said: what is left then has until here, in milliseconds.
+    ends_at: Option<u64>,
+    clockwork: clockwork::Clockwork,
+    opened: u64,
+}
+
+/// What tasks of this thread have finished.
+#[derive(Default)]
+struct Inbox {
+    // Bounded by HANDSHAKES_MAX.
+    arrived: RefCell<VecDeque<Arrived>>,
+    // Bounded by the number of sessions.
+    answers: RefCell<VecDeque<Answer>>,
+    handshakes: std::cell::Cell<usize>,
+}
+
+impl Shard {
+    async fn new(
+        index: usize,
+        bell: Arc<Bell>,
+        parts: ShardParts,
+        connections: mpsc::Receiver<Connection>,
+        counters: Arc<Counters>,
+        draining: Arc<AtomicBool>,
+    ) -> Result<Self, BrokerGone> {
+        let ShardParts { settings, verifier, limits, journal, queries } = parts;
+        let state = queries.stream(bellwire::EVERYBODY).await?;
+        let ready = ReadyList::new(Arc::clone(&bell));
+        let buffer = vec![0; READ_LEN + settings.frame_bytes_max + crate::socket::frames::HEADER_LEN_MAX];
+        Ok(Self {
+            index,
+            clockwork: clockwork::Clockwork::new(&settings),
+            settings,
+            limits,
+            verifier: Rc::new(verifier),
+            journal,
+            queries,
+            counters,
+            tail: state.journal_end,
+            everybody: Tracked { epoch: state.epoch, head: state.head, last_offset: state.last_offset },
+            users: Users::default(),
+            sessions: Table::default(),
+            flush: FlushQueue::default(),
+            lagging: Vec::new(),
+            working: VecDeque::new(),
+            connections,
+            inbox: Rc::default(),
+            early: VecDeque::new(),
+            ready,
+            at_hand: Vec::new(),
+            bell,
+            pool: Pool::default(),
+            renderer: Renderer::default(),
+            buffer,
+            started: Instant::now(),
+            draining,
+            drains_until: None,
+            ends_at: None,
+            opened: 0,
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            let busy = self.turn();
+            if self.ends_at.is_some_and(|end| self.sessions.len() == 0 || self.now_ms() >= end) {
+                return;
+            }
+            if busy {
+                // Sockets and handshakes have their turn.
+                tokio::task::yield_now().await;
+            } else {
+                self.sleep().await;
+            }
+        }
+    }
+
+    /// One turn; `false` if there is nothing left to do but wait.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.write_what_is_due();
+        busy |= self.take_connections();
+        busy |= self.take_arrived();
+        busy |= self.look_at_sockets();
+        busy |= self.take_answers();
+        busy |= self.go_on_working();
+        self.run_clockwork();
+        // Any of these may have made work for one of the others.
+        busy |= !(self.at_hand.is_empty() && self.working.is_empty() && self.flush.is_empty());
+        // Pairs with the Release in `drain`.
+        if self.ends_at.is_none() && self.draining.load(Ordering::Acquire) {
+            let patience = self.now_ms() + self.settings.drain_ms / 2;
+            let patience = *self.drains_until.get_or_insert(patience);
+            if !busy || self.now_ms() >= patience {
+                self.say_good_bye();
+            }
+        }
+        busy
+    }
+
+    /// Waits until there is something to do. See [`bell`] for why no ring is lost.
+    async fn sleep(&self) {
+        self.bell.falling_asleep();
+        if self.journal.end() <= self.tail {
+            match self.next_tick() {
+                Some(wait) => {
+                    tokio::select! {
+                        () = self.bell.rung() => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+                None => self.bell.rung().await,
+            }
+        }
+        self.bell.awake();
+    }
+
+    /// Time since the shard's start: what deadlines are made of.
+    fn now_ns(&self) -> u64 {
+        // A process that runs for 584 years may restart its shards.
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ns() / 1_000_000
+    }
+
+    /// How long until the clockwork moves; `None` if nobody needs it.
+    fn next_tick(&self) -> Option<Duration> {
+        (self.sessions.len() > 0 || self.ends_at.is_some()).then(|| self.clockwork.wait(self.now_ns()))
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn wall_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,280 @@
+//! One session: a socket, and how far it is in two streams.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::Waker;
+
+use super::flush::Queued;
+use super::limits::{AddressPermit, UserPermit};
+use super::replay::Replay;
+use super::users::UserIndex;
+use crate::auth::{ChannelSet, Identity};
+use crate::protocol::outbound::Joined;
+use crate::protocol::{Id, Stream};
+use crate::socket::handshake::Flavour;
+use crate::socket::{Out, Transport};
+
+/// Waiting notifications at which the first attempt is made to leave some out.
+pub(super) const CONFLATE_AT: u32 = 200;
+
+/// What a session holds while it is idle should stay well under 400 bytes; what it needs only now and then is boxed.
+pub(super) struct Session {
+    pub(super) transport: Transport,
+    pub(super) waker: Waker,
+    pub(super) state: State,
+    pub(super) flavour: Flavour,
+    /// Nothing more is read from the client until the answer that it waits for is there.
+    pub(super) paused: bool,
+    /// Nothing is written but answers until `subscribed` has been.
+    pub(super) held: bool,
+    /// It stands in the shard's list of replays and snapshots to go on with.
+    pub(super) listed: bool,
+    /// `auth_expiring` was sent for this token.
+    pub(super) warned: bool,
+    pub(super) queued: Queued,
+    /// What the token permits.
+    pub(super) permitted: ChannelSet,
+    /// What is delivered.
+    pub(super) channels: ChannelSet,
+    /// Set from the moment at which the token was accepted.
+    pub(super) user: Option<UserIndex>,
+    pub(super) cursors: [Cursor; 2],
+    /// Journal offsets of what is to be delivered; see [`Pending`]. Bounded by limits.pending_max, then the session is
+    /// closed resumably.
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending_bytes: u32,
+    /// Length of `pending` at which the next conflation is tried.
+    pub(super) conflate_at: u32,
+    /// How many older ones were left out for the notification at that offset.
+    pub(super) conflated: Option<Box<HashMap<u64, u32>>>,
+    /// Bytes that the kernel has not taken yet.
+    pub(super) out: Option<Box<Out>>,
+    /// An incomplete frame or message of the client.
+    pub(super) input: Option<Box<Input>>,
+    /// What goes on over several turns.
+    pub(super) work: Option<Box<Work>>,
+    /// Times in milliseconds since the shard's start.
+    pub(super) last_heard: u64,
+    pub(super) next_ping: u64,
+    pub(super) next_heartbeat: u64,
+    /// End of the time to authenticate, or of the time to close.
+    pub(super) deadline: u64,
+    /// End of the token, in seconds since the Unix epoch.
+    pub(super) expires: u64,
+    pub(super) allowance: Allowance,
+    pub(super) user_permit: Option<UserPermit>,
+    pub(super) _address_permit: AddressPermit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The client has not said who it is.
+    Anonymous,
+    /// The token is good; the broker was asked how far the streams are.
+    Asking,
+    Open,
+    /// The close frame is under way or was sent; what still comes is thrown away.
+    Closing {
+        /// The client has said good-bye too: nothing is waited for but the last byte.
+        agreed: bool,
+    },
+}
+
+/// How far a session is in one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    /// The position last announced to the client: `prev` of the next frame.
+    pub(super) announced: u64,
+    pub(super) epoch: u32,
+    /// New records are delivered as they come. Not so during a replay, which reaches them by itself.
+    pub(super) live: bool,
+}
+
+/// A journal offset and the stream that it belongs to. Offsets are multiples of 16, so the stream fits into their lowest
+/// bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending(u64);
+
+impl Pending {
+    pub(super) fn new(offset: u64, stream: Stream) -> Self {
+        Self(offset | stream as u64)
+    }
+
+    pub(super) fn offset(self) -> u64 {
+        self.0 & !1
+    }
+
+    pub(super) fn stream(self) -> Stream {
+        if self.0 & 1 == Stream::User as u64 { Stream::User } else { Stream::All }
+    }
+}
+
+/// What the client sent of a frame or a message so far. Bounded by limits.frame_bytes_max, or by the read buffer while
+/// the session is paused.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub(super) bytes: Vec<u8>,
+    pub(super) fragments: Option<Vec<u8>>,
+}
+
+/// What a session is in the middle of.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) auth: Option<PendingAuth>,
+    pub(super) subscribe: Option<PendingSubscribe>,
+    pub(super) replays: [Option<Replay>; 2],
+    pub(super) snapshot: Option<PendingSnapshot>,
+}
+
+impl Work {
+    pub(super) fn is_done(&self) -> bool {
+        self.auth.is_none()
+            && self.subscribe.is_none()
+            && self.snapshot.is_none()
+            && self.replays.iter().all(Option::is_none)
+    }
+}
+
+pub(super) struct PendingAuth {
+    pub(super) id: Option<Id<'static>>,
+    pub(super) identity: Identity,
+}
+
+/// A `subscribe` whose resumes are still being checked.
+pub(super) struct PendingSubscribe {
+    pub(super) id: Option<Id<'static>>,
+    pub(super) joined: [Joined; 2],
+    /// The client has to start afresh in these.
+    pub(super) resync: [Option<crate::protocol::outbound::Why>; 2],
+    pub(super) snapshot: bool,
+}
+
+/// A snapshot that goes out page by page.
+pub(super) struct PendingSnapshot {
+    pub(super) epoch: u32,
+    pub(super) as_of: u64,
+    /// Bounded by what the broker keeps: one for each instrument, and one.
+    pub(super) offsets: Vec<u64>,
+    pub(super) next: usize,
+}
+
+/// A token bucket for what a client sends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    frames: u32,
+    /// The thousandth of frames that have grown again.
+    thousandths: u32,
+    as_of: u64,
+    breached: bool,
+}
+
+/// The outcome of one more frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    Yes,
+    /// The first breach: say so, and forget it.
+    Warn,
+    No,
+}
+
+/// After so long without a breach, the next one is a first one again, in milliseconds.
+const FORGIVEN_AFTER_MS: u64 = 60_000;
+
+impl Allowance {
+    pub(super) fn new(burst: u32, now: u64) -> Self {
+        Self { frames: burst, thousandths: 0, as_of: now, breached: false }
+    }
+
+    /// One more frame at `now` (milliseconds).
+    pub(super) fn frame(&mut self, per_second: u32, burst: u32, now: u64) -> Allowed {
+        let elapsed = now.saturating_sub(self.as_of);
+        self.as_of = now;
+        if elapsed >= FORGIVEN_AFTER_MS {
+            self.breached = false;
+        }
+        let grown = elapsed.saturating_mul(u64::from(per_second)) + u64::from(self.thousandths);
+        let frames = u64::from(self.frames) + grown / 1000;
+        if frames >= u64::from(burst) {
+            (self.frames, self.thousandths) = (burst, 0);
+        } else {
+            (self.frames, self.thousandths) = (frames as u32, (grown % 1000) as u32);
+        }
+        if self.frames > 0 {
+            self.frames -= 1;
+            return Allowed::Yes;
+        }
+        if self.breached {
+            return Allowed::No;
+        }
+        // A client that is told must be able to react before it is closed.
+        self.breached = true;
+        self.frames = burst;
+        Allowed::Warn
+    }
+}
+
+impl Session {
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing { .. })
+    }
+
+    pub(super) fn is_v1(&self) -> bool {
+        self.flavour == Flavour::V1
+    }
+
+    /// Forgets what waits in one stream.
+    pub(super) fn forget_pending(&mut self, stream: Stream) {
+        self.pending.retain(|pending| pending.stream() != stream);
+        if self.pending.is_empty() {
+            self.settle();
+        }
+    }
+
+    /// Nothing waits any more: gives back what only a lagging session needs.
+    pub(super) fn settle(&mut self) {
+        const KEEP: usize = 32;
+        self.pending_bytes = 0;
+        self.conflate_at = CONFLATE_AT;
+        self.conflated = None;
+        if self.pending.capacity() > KEEP {
+            self.pending = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_and_its_stream_fit_into_one_word() {
+        for stream in Stream::BOTH {
+            let pending = Pending::new(0x1230, stream);
+            assert_eq!((pending.offset(), pending.stream()), (0x1230, stream));
+        }
+        assert_eq!(size_of::<Pending>(), 8);
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+
+    #[test]
+    fn the_first_breach_is_a_warning_and_a_repeat_is_not() {
+        let mut allowance = Allowance::new(3, 0);
+        let mut frame = |now| allowance.frame(10, 3, now);
+        assert_eq!(
+            [frame(0), frame(0), frame(0), frame(0)],
+            [Allowed::Yes, Allowed::Yes, Allowed::Yes, Allowed::Warn]
+        );
+        assert_eq!(
+            [frame(0), frame(0), frame(0), frame(0)],
+            [Allowed::Yes, Allowed::Yes, Allowed::Yes, Allowed::No]
+        );
+        assert_eq!(frame(99), Allowed::No, "a frame grows in 100 ms");
+        assert_eq!(frame(101), Allowed::Yes);
+        for now in 0..4 {
+            assert_eq!(frame(61_000 + now), if now < 3 { Allowed::Yes } else { Allowed::Warn });
+        }
+    }
+}
