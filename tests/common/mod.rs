@@ -1,5 +1,5 @@
 //! What the tests of the library share: buses that clean up after themselves, notes to publish, child processes.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,385 @@
+//! Real processes on one bus: they start in any order, die at any time, and fight for names.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ChildStdout;
+use std::time::{Duration, Instant};
+
+use bellwire::{OpenError, Priority, Producer, PublishError, Reader, Tap, TapPoll, TapStart};
+use common::{Bus, eventually, note, sized, small, spawn, spawn_with, title};
+
+/// Numbers that a child printed, one a line, each with `prefix`.
+fn numbers(stdout: ChildStdout, prefix: &'static str) -> impl Iterator<Item = u64> {
+    let lines = BufReader::new(stdout).lines();
+    lines.map_while(Result::ok).filter_map(move |line| line.strip_prefix(prefix)?.parse().ok())
+}
+
+fn publish_until_done(producer: &mut Producer, number: u64) {
+    let name = number.to_string();
+    loop {
+        match producer.publish(&note("user", &name, "")) {
+            Ok(_) => return,
+            Err(PublishError::Full { .. }) => std::thread::sleep(Duration::from_micros(100)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Reads everything there is in P1 of the only lane; the numbers in the notes' titles.
+fn drain(reader: &mut Reader) -> Vec<u64> {
+    let mut read = Vec::new();
+    reader.refresh();
+    for lane in reader.lanes() {
+        while let Some(slot) = reader.peek(lane, Priority::P1).unwrap() {
+            read.push(title(&slot.view().unwrap()).parse().unwrap());
+            reader.advance(lane, Priority::P1);
+        }
+    }
+    read
+}
+
+#[test]
+fn child_publishes_without_end() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut producer = sized(64 * 1024).open(&bus, "engine").unwrap();
+    let mut out = std::io::stdout().lock();
+    for number in producer.last_sequence() + 1.. {
+        publish_until_done(&mut producer, number);
+        writeln!(out, "ok {number}").unwrap();
+    }
+}
+
+#[test]
+fn a_killed_producer_loses_nothing_it_had_published_and_the_next_one_goes_on() {
+    let bus = Bus::new();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let mut read = Vec::new();
+    for round in 0..20 {
+        let mut child = spawn("child_publishes_without_end", &bus);
+        let mut acknowledged = 0;
+        let until = Instant::now() + Duration::from_millis(10 + 7 * round);
+        let mut said = numbers(child.stdout.take().unwrap(), "ok ");
+        while let Some(number) = said.next() {
+            acknowledged = number;
+            read.extend(drain(&mut reader));
+            reader.commit(0);
+            if Instant::now() > until {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        acknowledged = said.last().unwrap_or(acknowledged);
+        read.extend(drain(&mut reader));
+        reader.commit(0);
+        assert!(read.len() as u64 >= acknowledged, "published {acknowledged}, read {}", read.len());
+    }
+    assert!(read.len() > 1000);
+    assert!(read.iter().copied().eq(1..=read.len() as u64), "each once, in order");
+    let lane = reader.lanes().next().unwrap();
+    assert_eq!(reader.lane(lane).lost(), [0; 4]);
+}
+
+#[test]
+fn child_reads_and_commits_without_end() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let mut out = std::io::stdout().lock();
+    loop {
+        reader.wait(Duration::from_secs(1));
+        for number in drain(&mut reader) {
+            writeln!(out, "read {number}").unwrap();
+        }
+        out.flush().unwrap();
+        reader.commit(0);
+    }
+}
+
+#[test]
+fn a_killed_consumer_goes_on_behind_its_last_commit() {
+    let bus = Bus::new();
+    let mut producer = sized(64 * 1024).open(&bus, "engine").unwrap();
+    let mut next = 1;
+    let mut seen = 0;
+    for _ in 0..15 {
+        let mut child = spawn("child_reads_and_commits_without_end", &bus);
+        let mut said = numbers(child.stdout.take().unwrap(), "read ");
+        // Known to the producer before it publishes so much that it would lap an unknown one.
+        eventually("the consumer is acknowledged", || {
+            producer.look();
+            producer.counters().gating == 1
+        });
+        let target = next + 500;
+        let mut first = true;
+        while next < target {
+            publish_until_done(&mut producer, next);
+            next += 1;
+            if next % 50 == 0 {
+                let number = said.next().unwrap();
+                // It may read again what it had not committed, but it never leaves anything out.
+                assert!(number <= seen + 1, "{number} after {seen}");
+                assert!(first || number == seen + 1, "{number} after {seen}");
+                (seen, first) = (number, false);
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for number in said {
+            assert!(number <= seen + 1 && (first || number == seen + 1), "{number} after {seen}");
+            (seen, first) = (number, false);
+        }
+    }
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let rest = drain(&mut reader);
+    assert!(rest.first().is_none_or(|first| *first <= seen + 1));
+    assert_eq!(rest.last().copied().unwrap_or(seen).max(seen), next - 1);
+}
+
+#[test]
+fn a_dead_consumer_gates_until_the_grace_time_is_over_and_learns_exactly_what_it_lost() {
+    let bus = Bus::new();
+    let grace = Duration::from_millis(300);
+    let mut producer = small().grace(grace).open(&bus, "engine").unwrap();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    producer.look();
+    publish_until_done(&mut producer, 1);
+    publish_until_done(&mut producer, 2);
+    assert_eq!(drain(&mut reader), [1, 2]);
+    reader.commit(7);
+    drop(reader);
+
+    let mut published = 2;
+    let died = Instant::now();
+    // Full while the dead one is waited for; then the ring goes on without it.
+    let mut refused = 0;
+    while published < 500 {
+        match producer.publish(&note("user", &(published + 1).to_string(), "")) {
+            Ok(_) => published += 1,
+            Err(PublishError::Full { priority: Priority::P1, capacity: 4096, unread }) => {
+                assert!(unread > 3000, "{unread}");
+                assert!(died.elapsed() < Duration::from_secs(20), "never released");
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refused > 10, "it did not gate");
+    assert!(died.elapsed() >= grace, "released too early");
+    assert_eq!(producer.counters().released, 1);
+    assert_eq!(producer.counters().refused[1], refused);
+
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(reader.mark(), 7);
+    let rest = drain(&mut reader);
+    let lane = reader.lanes().next().unwrap();
+    assert_eq!(rest.last(), Some(&published));
+    assert_eq!(reader.lane(lane).lost(), [0, published - 2 - rest.len() as u64, 0, 0]);
+    assert!(rest.windows(2).all(|pair| pair[1] == pair[0] + 1), "contiguous from there on");
+    // It gates again.
+    reader.commit(8);
+    producer.look();
+    assert_eq!(producer.counters().gating, 1);
+}
+
+#[test]
+fn a_live_consumer_that_does_not_read_gates_for_ever() {
+    let bus = Bus::new();
+    let mut producer = small().grace(Duration::ZERO).open(&bus, "engine").unwrap();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    producer.look();
+    let mut published = 0;
+    let until = Instant::now() + Duration::from_millis(400);
+    let mut refused = 0;
+    while Instant::now() < until {
+        match producer.publish(&note("user", &(published + 1).to_string(), "")) {
+            Ok(_) => published += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 100 && producer.counters().released == 0);
+    // What was refused and tried again is delivered once.
+    let read = drain(&mut reader);
+    assert!(read.iter().copied().eq(1..=published));
+    reader.commit(0);
+    publish_until_done(&mut producer, published + 1);
+    assert_eq!(drain(&mut reader), [published + 1]);
+}
+
+#[test]
+fn producers_and_consumers_start_in_any_order() {
+    for producer_first in [true, false] {
+        let bus = Bus::new();
+        let (mut producer, mut reader);
+        if producer_first {
+            producer = sized(64 * 1024).open(&bus, "engine").unwrap();
+            publish_until_done(&mut producer, 1);
+            reader = Reader::open(&bus, "storage").unwrap();
+        } else {
+            reader = Reader::open(&bus, "storage").unwrap();
+            producer = sized(64 * 1024).open(&bus, "engine").unwrap();
+            publish_until_done(&mut producer, 1);
+        }
+        publish_until_done(&mut producer, 2);
+        assert_eq!(drain(&mut reader), [1, 2]);
+        // A second lane and a second consumer, later.
+        let mut other = sized(64 * 1024).open(&bus, "risk").unwrap();
+        publish_until_done(&mut other, 3);
+        assert_eq!(drain(&mut reader), [3]);
+        let mut late = Reader::open(&bus, "monitor").unwrap();
+        assert_eq!(late.lanes().count(), 2);
+        let mut read = drain(&mut late);
+        read.sort_unstable();
+        assert_eq!(read, [1, 2, 3], "a first-time consumer starts at the oldest retained record");
+    }
+}
+
+#[test]
+fn child_tries_to_own_the_lane() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    let answer = match small().open(&bus, "engine") {
+        Ok(producer) => {
+            println!("own {}", producer.last_sequence());
+            std::io::stdin().read_line(&mut line).unwrap();
+            "done 0"
+        }
+        Err(OpenError::InUse { .. }) => "busy 0",
+        Err(other) => panic!("{other}"),
+    };
+    println!("{answer}");
+}
+
+#[test]
+fn of_many_processes_that_open_one_lane_exactly_one_owns_it() {
+    const PROCESSES: usize = 16;
+    let bus = Bus::new();
+    for _ in 0..3 {
+        let mut children: Vec<_> =
+            (0..PROCESSES).map(|_| spawn("child_tries_to_own_the_lane", &bus)).collect();
+        for child in &mut children {
+            writeln!(child.stdin.as_mut().unwrap(), "go").unwrap();
+        }
+        let mut outs: Vec<_> =
+            children.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap()).lines()).collect();
+        let mut first_words = Vec::new();
+        for out in &mut outs {
+            let said =
+                out.map_while(Result::ok).find(|line| line.starts_with("own") || line.starts_with("busy"));
+            first_words.push(said.unwrap());
+        }
+        let owners = first_words.iter().filter(|word| word.starts_with("own")).count();
+        assert_eq!(owners, 1, "{first_words:?}");
+        for child in &mut children {
+            let _ = writeln!(child.stdin.as_mut().unwrap(), "go");
+            assert!(child.wait().unwrap().success());
+        }
+    }
+}
+
+#[test]
+fn child_writes_to_a_lane_that_it_reads() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(drain(&mut reader), [1]);
+    let whose = std::env::var("WHOSE").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let map = maps.lines().find(|line| line.ends_with(&format!("bellwire.{bus}.{whose}"))).unwrap();
+    let address = usize::from_str_radix(map.split('-').next().unwrap(), 16).unwrap();
+    let word = (address + 128) as *mut u64; // in the owner's words: harmless if the write is allowed
+    // SAFETY: it is not safe, and that is what is tested: the kernel must end this process here if the mapping is
+    // somebody else's segment. Into one's own segment the write goes to a word that only people read.
+    unsafe { word.write_volatile(word.read_volatile()) };
+    println!("written");
+}
+
+#[test]
+fn the_kernel_stops_a_reader_that_writes_to_a_lane() {
+    let bus = Bus::new();
+    let mut producer = small().open(&bus, "engine").unwrap();
+    publish_until_done(&mut producer, 1);
+    let status = |whose| {
+        let child = spawn_with("child_writes_to_a_lane_that_it_reads", &bus, &[("WHOSE", whose)]);
+        child.wait_with_output().unwrap()
+    };
+    let output = status("lane.engine");
+    assert_eq!(output.status.signal(), Some(11), "{output:?}");
+    // The control: the same store into one's own segment is allowed.
+    drop(producer);
+    let output = status("cursors.storage");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("written"));
+}
+
+#[test]
+fn a_forked_child_can_neither_publish_nor_keep_the_lane_locked() {
+    let bus = Bus::new();
+    let mut child = spawn("child_forks", &bus);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let grandchild = lines.find_map(|line| line.strip_prefix("forked ").map(str::to_owned)).unwrap();
+    let pid = nix::unistd::Pid::from_raw(grandchild.parse().unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The grandchild lives on, and the lane is free all the same.
+    assert!(nix::sys::signal::kill(pid, None).is_ok());
+    let producer = small().open(&bus, "engine");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(producer.unwrap().last_sequence(), 1);
+}
+
+#[test]
+fn child_forks() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut producer = small().open(&bus, "engine").unwrap();
+    publish_until_done(&mut producer, 1);
+    // SAFETY: the child calls only what a forked child of a threaded process may: publish (which must refuse before it
+    // does anything), pause and _exit.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let refused = producer.publish(&note("user", "2", "")) == Err(PublishError::Forked);
+            if !refused {
+                // SAFETY: ends this process without running anything of the parent's.
+                unsafe { libc::_exit(1) };
+            }
+            nix::unistd::sleep(60);
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            std::thread::sleep(Duration::from_millis(100));
+            let gone = nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap();
+            assert_eq!(gone, nix::sys::wait::WaitStatus::StillAlive, "the child was not refused");
+            println!("forked {child}");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    }
+}
+
+#[test]
+fn a_tap_changes_nothing_and_slows_nobody_down() {
+    let bus = Bus::new();
+    let mut producer = small().open(&bus, "engine").unwrap();
+    let before: Vec<_> = bellwire::inspect::segments(&bus).unwrap();
+    let mut tap = Tap::open(&bus, "engine", TapStart::Now).unwrap();
+    for number in 1..=1000 {
+        publish_until_done(&mut producer, number);
+    }
+    assert_eq!(producer.counters().refused, [0; 4]);
+    let mut seen = 0;
+    loop {
+        match tap.poll(Priority::P1).unwrap() {
+            TapPoll::Record(_) => seen += 1,
+            TapPoll::Lost { records } => seen += records,
+            TapPoll::Empty => break,
+        }
+    }
+    assert_eq!(seen, 1000);
+    assert_eq!(bellwire::inspect::segments(&bus).unwrap().len(), before.len());
+}
