@@ -35,7 +35,7 @@ pub(crate) fn account_type(user: User) -> AccountType {
 pub(crate) fn starting_cash_cents(user: User) -> i64 {
     let spread = i64::from(user % 7);
     match kind(user) {
-        Kind::MarketMaker => 5_000_000_000_00,
+        Kind::MarketMaker => 50_0000_000_000,
         Kind::Gambler => (400_000 + 60_000 * spread) * 100,
         Kind::Retail => (1_200_000 + 400_000 * spread) * 100,
     }
@@ -312,8 +312,8 @@ mod tests {
         ledger.execute(&execution(Direction::Buy, Offset::Open, 4_000, 10));
         ledger.execute(&execution(Direction::Sell, Offset::Close, 4_010, 5));
         // 10 ticks of 1.00, 10 t a lot, 5 lots.
-        assert_eq!(ledger.statement(0).close_profit, 500_00);
-        assert_eq!(ledger.statement(0).position_profit, 500_00);
+        assert_eq!(ledger.statement(0).close_profit, 50_000);
+        assert_eq!(ledger.statement(0).position_profit, 50_000);
         assert_eq!(ledger.position(0, 3).long.lots, 5);
     }
 }

@@ -209,7 +209,7 @@ impl Matching {
                 floor.halted_until = None;
                 notices.push(Notice::Resumed { instrument });
             }
-            if self.step % HALT_WINDOW == 0 {
+            if self.step.is_multiple_of(HALT_WINDOW) {
                 floor.anchor = floor.last;
             }
         }

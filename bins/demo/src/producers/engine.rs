@@ -123,7 +123,7 @@ impl Engine {
         Ok(())
     }
 
-    fn to_all(&mut self, notification: &Notification<'_>) -> Result<(), ProducerError> {
+    fn tell_all(&mut self, notification: &Notification<'_>) -> Result<(), ProducerError> {
         self.publisher.batch(|batch| batch.push(None, notification))
     }
 
@@ -133,7 +133,7 @@ impl Engine {
         let name = format!("Session {}", self.sessions);
         let day = trading_day();
         let (session_id, trading_day, name, timestamp) = (&*session_id, &*day, &*name, now_ns());
-        self.to_all(&Notification::to_all(
+        self.tell_all(&Notification::to_all(
             "MatchingEngine",
             TradingSessionStart { session_id, trading_day, name, timestamp },
         ))
@@ -147,7 +147,7 @@ impl Engine {
         let name = format!("Session {}", self.sessions);
         let day = trading_day();
         let (session_id, trading_day, name, timestamp) = (&*session_id, &*day, &*name, now_ns());
-        self.to_all(&Notification::to_all(
+        self.tell_all(&Notification::to_all(
             "MatchingEngine",
             TradingSessionEnd { session_id, trading_day, name, timestamp },
         ))
@@ -162,7 +162,7 @@ impl Engine {
         let content = format!("{}; {} orders rest in the books", prices.join(", "), self.matching.resting());
         let notice =
             SystemNotice { title: "Market", content: &content, level: Level::Info, timestamp: now_ns() };
-        self.to_all(&Notification::to_all("MatchingEngine", notice))
+        self.tell_all(&Notification::to_all("MatchingEngine", notice))
     }
 }
 

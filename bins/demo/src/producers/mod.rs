@@ -64,6 +64,8 @@ pub(crate) enum ProducerError {
     Lost { lane: String, lost: u64 },
     #[error("the audit cannot be written: {0}")]
     Audit(#[from] std::io::Error),
+    #[error("cannot become {program}: {error}")]
+    Exec { program: String, error: std::io::Error },
     #[error("the parent is gone")]
     Orphan,
     #[error("{0}")]
