@@ -62,7 +62,7 @@ fn a_killed_producer_loses_nothing_it_had_published_and_the_next_one_goes_on() {
         let mut acknowledged = 0;
         let until = Instant::now() + Duration::from_millis(10 + 7 * round);
         let mut said = numbers(child.stdout.take().unwrap(), "ok ");
-        while let Some(number) = said.next() {
+        for number in said.by_ref() {
             acknowledged = number;
             read.extend(drain(&mut reader));
             reader.commit(0);
@@ -294,9 +294,11 @@ fn child_writes_to_a_lane_that_it_reads() {
     let map = maps.lines().find(|line| line.ends_with(&format!("bellwire.{bus}.{whose}"))).unwrap();
     let address = usize::from_str_radix(map.split('-').next().unwrap(), 16).unwrap();
     let word = (address + 128) as *mut u64; // in the owner's words: harmless if the write is allowed
+    // SAFETY: mapped, aligned.
+    let found = unsafe { word.read_volatile() };
     // SAFETY: it is not safe, and that is what is tested: the kernel must end this process here if the mapping is
-    // somebody else's segment. Into one's own segment the write goes to a word that only people read.
-    unsafe { word.write_volatile(word.read_volatile()) };
+    // somebody else's segment. Into one's own segment it writes what was there.
+    unsafe { word.write_volatile(found) };
     println!("written");
 }
 

@@ -287,7 +287,7 @@ pub(crate) fn data_offsets(capacities: [usize; 4]) -> [usize; 4] {
 
 #[allow(unsafe_code)]
 fn lane_header(segment: &OwnedSegment) -> &LaneHeader {
-    // SAFETY: `ProducerOptions::open` checked that the segment is long enough for a header, and it is aligned to a
+    // SAFETY: `OwnedSegment::open` made sure that the segment is long enough for a header, and it is aligned to a
     // page; the header is made of atomics.
     unsafe { &*segment.base().cast::<LaneHeader>() }
 }

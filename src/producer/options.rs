@@ -166,10 +166,6 @@ fn new_header(name: &str, capacities: [usize; 4], key: u64, created_at: i64) -> 
 /// Checks a lane that may be somebody else's leftover.
 fn check(segment: &OwnedSegment, asked: [Option<usize>; 4]) -> Result<[usize; 4], OpenError> {
     let path = segment.path();
-    if segment.len() < size_of::<LaneHeader>() {
-        let what = format!("{} bytes, shorter than its header of {}", segment.len(), size_of::<LaneHeader>());
-        return Err(OpenError::Corrupt { path: path.to_owned(), what });
-    }
     let header = lane_header(segment);
     let len = segment.len() as u64;
     header.identity.check(LANE_MAGIC, len).map_err(|reason| OpenError::identity(path, reason))?;

@@ -225,7 +225,7 @@ impl Reader {
 
 #[allow(unsafe_code)]
 fn cursors_header(segment: &OwnedSegment) -> &CursorsHeader {
-    // SAFETY: `ReaderOptions::open` checked that the segment is long enough for a header, and it is aligned to a page;
+    // SAFETY: `OwnedSegment::open` made sure that the segment is long enough for a header, and it is aligned to a page;
     // the header is made of atomics.
     unsafe { &*segment.base().cast::<CursorsHeader>() }
 }

@@ -77,10 +77,6 @@ impl ReaderOptions {
         let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
         let (segment, _) = OwnedSegment::open(&file, CURSORS_LEN, &new_header(consumer, key, now), &trust)?;
         let path = segment.path();
-        if segment.len() < size_of::<CursorsHeader>() {
-            let what = format!("{} bytes, shorter than its header", segment.len());
-            return Err(OpenError::Corrupt { path: path.to_owned(), what });
-        }
         let header = cursors_header(&segment);
         header
             .identity

@@ -49,8 +49,8 @@ pub(crate) enum Origin {
 }
 
 impl OwnedSegment {
-    /// Creates the segment, or adopts the one that a dead process left. `header` is what a new one begins with; the rest
-    /// is zeros.
+    /// Creates the segment, or adopts the one that a dead process left, which is at least as long as a header.
+    /// `header` is what a new one begins with; the rest is zeros.
     pub(crate) fn open(
         file: &str,
         len: usize,
@@ -60,7 +60,15 @@ impl OwnedSegment {
         let path = segment_path(file);
         for _ in 0..ATTEMPTS {
             match adopt(&path, trust)? {
-                Some(locked) => return Ok((Self::map(path, file, locked)?, Origin::Adopted)),
+                Some(locked) => {
+                    let found =
+                        locked.metadata().map_err(|error| OpenError::io(&path, "fstat", error))?.len();
+                    if found < header.len() as u64 {
+                        let what = format!("{found} bytes, shorter than its header of {}", header.len());
+                        return Err(OpenError::Corrupt { path, what });
+                    }
+                    return Ok((Self::map(path, file, locked)?, Origin::Adopted));
+                }
                 None => match create(&path, len, header, trust)? {
                     Some(locked) => return Ok((Self::map(path, file, locked)?, Origin::Created)),
                     None => continue,
