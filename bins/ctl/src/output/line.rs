@@ -76,6 +76,10 @@ impl Line {
         match value {
             Value::Null => {}
             Value::String(text) => Fields(&mut self.text).text_field(name, text),
+            // As from an archive: 4200 instead of 4200.0.
+            Value::Number(number) if number.is_f64() => {
+                let _ = write!(self.text, " {name}={}", number.as_f64().unwrap_or_default());
+            }
             other => Fields(&mut self.text).text_field(name, &other.to_string()),
         }
     }

@@ -8,8 +8,10 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bellwire::inspect::{self, Segment};
 use bellwire::{
     MessageId, MessageType, Notification, Priority, Producer, ProducerOptions, PublishError, Published,
+    SegmentKind,
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -27,6 +29,10 @@ use crate::stop::Stop;
 /// Waits for room in a ring begin with this and double; each look is counted by the lane as a refusal.
 const FIRST_WAIT: Duration = Duration::from_micros(100);
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
+
+/// How long to wait for living consumers to attach to the lane before publishing begins. One that takes longer is not
+/// waited for: it may be stopped.
+const ATTACH_WAIT: Duration = Duration::from_millis(500);
 
 /// Publish notifications: one from flags, or many from lines of JSON
 ///
@@ -140,7 +146,25 @@ fn open(global: &Global, args: &Publish) -> Result<Producer, Failure> {
     if let Some(group) = &global.group {
         options = options.group(group);
     }
-    Ok(options.open(global.bus(), &args.producer)?)
+    let mut producer = options.open(global.bus(), &args.producer)?;
+    // A consumer sees a new lane a moment after it was made, and until it is acknowledged it can be overtaken.
+    let consumers = living_consumers(global.bus());
+    let opened = Instant::now();
+    while producer.counters().gating < consumers && opened.elapsed() < ATTACH_WAIT {
+        std::thread::sleep(Duration::from_millis(1));
+        producer.look();
+    }
+    if consumers == 0 {
+        words("nobody consumes this bus now; what is published stays until the ring comes round");
+    }
+    Ok(producer)
+}
+
+fn living_consumers(bus: &str) -> usize {
+    // The name was checked when the lane was opened.
+    let segments = inspect::segments(bus).unwrap_or_default();
+    let lives = |segment: &&Segment| segment.kind == SegmentKind::Cursors && segment.held == Some(true);
+    segments.iter().filter(lives).count()
 }
 
 fn from_flags(global: &Global, args: &Publish) -> Result<Exit, Failure> {
@@ -175,7 +199,6 @@ fn from_flags(global: &Global, args: &Publish) -> Result<Exit, Failure> {
         global.bus(),
         notification.priority
     ));
-    say_who_reads(&producer);
     Ok(Exit::Ok)
 }
 
@@ -256,7 +279,6 @@ fn from_lines(global: &Global, args: &Publish, path: &Path) -> Result<Exit, Fail
         receipts.line(&summary);
     }
     receipts.flush();
-    say_who_reads(&producer);
     if let Some(error) = full {
         return Err(stayed_full(global.bus(), &error));
     }
@@ -298,12 +320,6 @@ fn stayed_full(bus: &str, error: &PublishError) -> Failure {
         "`bellwirectl --bus {bus} inspect` shows which consumer does not read; a dead one is no longer waited for \
          after 30 s"
     ))
-}
-
-fn say_who_reads(producer: &Producer) {
-    if producer.counters().gating == 0 {
-        words("nobody consumes this bus now; what was published stays until the ring comes round");
-    }
 }
 
 fn receipt(line: Option<u64>, published: &Published) -> Receipt {

@@ -223,8 +223,7 @@ impl<'a> ConsumerReport<'a> {
     }
 
     pub(super) fn print_all(out: &mut Out, reports: &[Self]) -> Result<(), Failure> {
-        let mut table =
-            Table::new(&["CONSUMER", "STATE", ">PID", ">OPENED", ">SINCE", ">PARKED", ">MARK", "LANES"]);
+        let mut table = Table::new(&["CONSUMER", "STATE", ">PID", ">OPENED", ">SINCE", ">PARKED", "LANES"]);
         for report in reports {
             let since = human::age(report.opened_at).map_or_else(|| "?".to_owned(), human::duration);
             table.row([
@@ -234,7 +233,6 @@ impl<'a> ConsumerReport<'a> {
                 format!("{}x", report.attachment),
                 since,
                 report.parked.to_string(),
-                report.mark.to_string(),
                 if report.lanes.is_empty() { "-".to_owned() } else { report.lanes.join(",") },
             ]);
         }
