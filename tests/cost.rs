@@ -7,7 +7,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 use std::time::Duration;
 
 use bellwire::{Priority, Producer, Reader};
@@ -18,12 +18,19 @@ use nix::unistd::ForkResult;
 
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// Of this thread: the test harness has one of its own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
 
 // SAFETY: every call is passed on unchanged to the system's allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc(layout) }
     }
@@ -32,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(ptr, layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: the caller's promise, passed on.
         unsafe { System.realloc(ptr, layout, size) }
     }
@@ -57,13 +64,12 @@ fn publish_some(producer: &mut Producer) {
 #[test]
 fn child_counts_allocations() {
     let Some(bus) = Bus::inherited() else { return };
-    // Alone in its process: no other test allocates meanwhile.
     let mut producer = sized(1 << 20).open(&bus, "engine").unwrap();
     let mut reader = Reader::open(&bus, "storage").unwrap();
     producer.look();
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     publish_some(&mut producer);
-    let published = ALLOCATIONS.load(Ordering::Relaxed);
+    let published = ALLOCATIONS.get();
     assert_eq!(published - before, 0, "allocations while publishing");
     let mut read = 0;
     for lane in reader.lanes() {
@@ -77,10 +83,10 @@ fn child_counts_allocations() {
     }
     reader.commit(0);
     assert_eq!(read, NOTES / 2 + NOTES / 4);
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - published, 0, "allocations while reading in place");
+    assert_eq!(ALLOCATIONS.get() - published, 0, "allocations while reading in place");
     // The control: the counter counts.
     let control = Box::new(std::hint::black_box(1));
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > published, "{control}");
+    assert!(ALLOCATIONS.get() > published, "{control}");
 }
 
 #[test]
