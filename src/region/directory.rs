@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bus::{SHM_DIR, SegmentKind, parse_segment_file};
 
 /// Coarse file system clocks tick every few milliseconds: a change within this time after the last listing may have
-/// left the directory's time as it was, so the listing is made once more.
+/// left the directory's time as it was, so everybody who asks so soon, and the first who asks later, lists once more.
 const TICK: Duration = Duration::from_millis(25);
 
 /// Remembers when the directory was last seen to change.
@@ -29,8 +29,8 @@ impl Directory {
             self.listed = Some(Instant::now());
             return true;
         }
-        if !self.settled && self.listed.is_none_or(|listed| listed.elapsed() > TICK) {
-            self.settled = true;
+        if !self.settled {
+            self.settled = self.listed.is_none_or(|listed| listed.elapsed() > TICK);
             return true;
         }
         false
