@@ -100,8 +100,10 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Many")]
     rate: Option<u32>,
 
-    /// What to do when a consumer has not read enough for the ring to have room
+    /// What to do when a consumer has not read enough for the ring to have room. Each look while
+    /// waiting counts as a refusal in the lane's numbers
     #[arg(long, value_enum, default_value_t = WhenFull::Wait, value_name = "WHAT", help_heading = "Full rings")]
+    #[arg(verbatim_doc_comment)]
     when_full: WhenFull,
     /// How long to wait for room, for each notification
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = names::duration, help_heading = "Full rings")]
