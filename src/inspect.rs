@@ -13,17 +13,23 @@ use crate::region::{OpenError, Trust};
 /// A segment's file.
 #[derive(Clone, Debug)]
 pub struct Segment {
+    /// The file.
     pub path: PathBuf,
+    /// The bus that it belongs to.
     pub bus: String,
+    /// Lane or cursors.
     pub kind: SegmentKind,
     /// The producer's or consumer's name.
     pub name: String,
+    /// The user that owns the file.
     pub uid: u32,
+    /// The group that the file belongs to.
     pub gid: u32,
     /// The permission bits.
     pub mode: u32,
     /// Length, in bytes.
     pub len: u64,
+    /// Tells the file from another that gets its name later.
     pub inode: u64,
     /// Whether its owner lives. `None`: we may not even open the file.
     pub held: Option<bool>,
@@ -32,7 +38,9 @@ pub struct Segment {
 /// A lane as it was when it was read.
 #[derive(Clone, Debug)]
 pub struct LaneStatus {
+    /// The producer's name.
     pub name: String,
+    /// The segment's file.
     pub path: PathBuf,
     /// Tells this lane from any other that had or will have the same name.
     pub key: u64,
@@ -50,13 +58,16 @@ pub struct LaneStatus {
     pub doorbell: u32,
     /// P0 to P3.
     pub rings: [RingStatus; 4],
+    /// The consumers that its producer knows.
     pub consumers: Vec<AckStatus>,
 }
 
 /// A ring as it was when it was read. All counts in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct RingStatus {
+    /// Which ring.
     pub priority: Priority,
+    /// How many bytes it holds.
     pub capacity: u64,
     /// Bytes ever committed.
     pub position: u64,
@@ -75,6 +86,7 @@ pub struct RingStatus {
 pub struct AckStatus {
     /// Key of the consumer's cursor segment.
     pub key: u64,
+    /// The consumer's name.
     pub name: String,
     /// The attachment that the producer promised not to overtake; 0: none.
     pub attachment: u64,
@@ -85,12 +97,19 @@ pub struct AckStatus {
 /// A consumer's cursors as they were when they were read.
 #[derive(Clone, Debug)]
 pub struct CursorsStatus {
+    /// The consumer's name.
     pub name: String,
+    /// The segment's file.
     pub path: PathBuf,
+    /// Tells this segment from any other that had or will have the same name.
     pub key: u64,
+    /// When the segment was made, in nanoseconds since the Unix epoch.
     pub created_at: i64,
+    /// When its owner opened it, likewise.
     pub opened_at: i64,
+    /// The owner, or the last one.
     pub pid: u32,
+    /// Whether the owner lives.
     pub held: bool,
     /// How often it was opened.
     pub attachment: u64,
@@ -98,13 +117,16 @@ pub struct CursorsStatus {
     pub parked: u32,
     /// The mark of its last commit.
     pub mark: u64,
+    /// The lanes that it has cursors for.
     pub lanes: Vec<CursorStatus>,
 }
 
 /// One consumer's cursors over one lane.
 #[derive(Clone, Debug)]
 pub struct CursorStatus {
+    /// Key of the lane.
     pub lane_key: u64,
+    /// Name of the lane's producer.
     pub lane_name: String,
     /// Committed position in P0 to P3.
     pub positions: [u64; 4],

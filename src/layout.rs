@@ -100,6 +100,7 @@ impl NameField {
 
 /// Why the identity of a segment is not the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 pub enum IdentityError {
     #[error("not a segment of this kind: magic {found:#018x}, expected {expected:#018x}")]
     Magic { found: u64, expected: u64 },

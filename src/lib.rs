@@ -35,6 +35,7 @@
 //! nobody copies ([`Slot::copy_archive`]) and validates its copy. No reader indexes by an unchecked number from shared
 //! memory, and a segment of somebody else than the configured user or group is refused.
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 mod bus;
 mod clock;

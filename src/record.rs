@@ -63,6 +63,7 @@ pub struct RecordHeader {
 
 /// A record that no producer of this library writes. The numbers are those found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 pub enum RecordError {
     /// The lengths contradict each other or the limits.
     #[error("record of {record_len} bytes with an archive of {archive_len}: impossible lengths")]

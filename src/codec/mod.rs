@@ -20,6 +20,7 @@ use crate::notification::{Notification, USER_ID_BYTES_MAX};
 
 /// Why a notification cannot be put into a record. Nothing was published.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 pub enum EncodeError {
     /// A number is NaN or infinite. JSON cannot say such numbers.
     #[error("field {field}: {value} is not a finite number")]

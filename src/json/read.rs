@@ -8,6 +8,7 @@ use crate::notification::{
 
 /// Why a JSON object is not a notification.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 pub enum JsonError {
     #[error("expected a JSON object, found {found}")]
     NotAnObject { found: &'static str },

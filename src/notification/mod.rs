@@ -1,7 +1,7 @@
 //! What is published: a [`Notification`] for one user (or everybody), built from borrowed strings.
 //!
 //! The nineteen payloads stand in one table, [`payload`]; the words that their fields may hold in [`words`];
-//! the ids in [`id`]. Nothing here knows of memory layout: that is [`codec`](crate::codec).
+//! the ids in [`id`]. Nothing here knows of memory layout: that is the codec.
 
 pub mod id;
 pub mod payload;
@@ -23,9 +23,13 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Priority {
+    /// What must not wait: rejections, margin calls, risk alerts.
     P0 = 0,
+    /// Orders and trades.
     P1 = 1,
+    /// Accounts and positions.
     P2 = 2,
+    /// Notices.
     P3 = 3,
 }
 
@@ -62,10 +66,15 @@ impl std::fmt::Display for Priority {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Channel {
+    /// Orders and trades.
     Trade = 0,
+    /// The account's state.
     Account = 1,
+    /// Positions and their profit.
     Position = 2,
+    /// Margin calls, alerts, limits.
     Risk = 3,
+    /// Notices, sessions, halts.
     System = 4,
 }
 

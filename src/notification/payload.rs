@@ -23,22 +23,31 @@ use crate::codec::{EncodeError, form};
 
 /// Receives the fields of a payload, in table order. See [`PayloadView::visit`].
 pub trait FieldVisitor {
+    /// A string.
     fn text(&mut self, name: &'static str, value: &str);
+    /// A finite number.
     fn number(&mut self, name: &'static str, value: f64);
     /// Nanoseconds since the Unix epoch.
     fn time(&mut self, name: &'static str, value: i64);
+    /// A small number that is a code.
     fn code(&mut self, name: &'static str, value: u32);
+    /// One of a fixed set of words.
     fn word(&mut self, name: &'static str, value: &'static str);
 }
 
 /// Gives the fields of a payload by name, in table order. See [`Payload::build`].
 pub trait FieldSource<'a> {
+    /// Why a field cannot be given.
     type Error;
+    /// A string.
     fn text(&mut self, name: &'static str) -> Result<&'a str, Self::Error>;
+    /// A number; whether it is finite is checked when it is published.
     fn number(&mut self, name: &'static str) -> Result<f64, Self::Error>;
     /// Nanoseconds since the Unix epoch.
     fn time(&mut self, name: &'static str) -> Result<i64, Self::Error>;
+    /// A small number that is a code.
     fn code(&mut self, name: &'static str) -> Result<u32, Self::Error>;
+    /// One of a fixed set of words.
     fn word<W: Word>(&mut self, name: &'static str) -> Result<W, Self::Error>;
 }
 
@@ -201,6 +210,7 @@ macro_rules! archive {
                 }
 
                 $(
+                    #[doc = concat!("`", stringify!($wide), "` of the payload.")]
                     #[inline]
                     pub fn $wide(&self) -> $wide_type {
                         self.$wide.to_native()
@@ -208,6 +218,7 @@ macro_rules! archive {
                 )*
 
                 $(
+                    #[doc = concat!("`", stringify!($code), "` of the payload.")]
                     #[inline]
                     pub fn $code(&self) -> $code_type {
                         self.$code.to_native()
@@ -215,6 +226,7 @@ macro_rules! archive {
                 )*
 
                 $(
+                    #[doc = concat!("`", stringify!($word), "` of the payload.")]
                     #[inline]
                     pub fn $word(&self) -> $word_type {
                         $word_type::from(&self.$word)
@@ -222,6 +234,7 @@ macro_rules! archive {
                 )*
 
                 $(
+                    #[doc = concat!("`", stringify!($text), "` of the payload.")]
                     #[inline]
                     pub fn $text(&self) -> &str {
                         texts::get(&self.ends, &self.texts, Text::$text as usize)
@@ -287,7 +300,10 @@ macro_rules! payloads {
             $(#[$doc])*
             #[derive(Clone, Copy, Debug, PartialEq)]
             pub struct $name<'a> {
-                $(pub $field: rust_type!($kind $(($word))?),)*
+                $(
+                    #[doc = concat!("`", stringify!($field), "` of the payload: a ", stringify!($kind), ".")]
+                    pub $field: rust_type!($kind $(($word))?),
+                )*
                 /// When it happened, in nanoseconds since the Unix epoch.
                 pub timestamp: i64,
             }

@@ -19,8 +19,9 @@ macro_rules! words {
     )+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize)]
+        #[rkyv(attr(doc = "The archived form: one byte."), attr(allow(missing_docs)))]
         #[repr(u8)]
-        pub enum $name { $( $(#[$vdoc])* $variant ),+ }
+        pub enum $name { $( $(#[$vdoc])* #[doc = concat!("`", $word, "` in JSON.")] $variant ),+ }
 
         impl Word for $name {
             const ALL: &'static [Self] = &[$(Self::$variant),+];

@@ -20,6 +20,7 @@ use crate::layout::IdentityError;
 
 /// Why a segment could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 #[non_exhaustive]
 pub enum OpenError {
     /// A name that is not allowed.

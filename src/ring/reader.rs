@@ -11,6 +11,7 @@ use crate::record::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, 
 
 /// A rule that a ring broke. Its producer never does that: the memory was damaged, or it is hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each number")]
 pub enum RingFault {
     /// The committed position went backwards or further than the ring is long.
     #[error("committed position {position} with a cursor at {cursor} in a ring of {capacity} bytes")]
