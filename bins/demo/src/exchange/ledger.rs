@@ -35,7 +35,7 @@ pub(crate) fn account_type(user: User) -> AccountType {
 pub(crate) fn starting_cash_cents(user: User) -> i64 {
     let spread = i64::from(user % 7);
     match kind(user) {
-        Kind::MarketMaker => 50_0000_000_000,
+        Kind::MarketMaker => 500_000_000_000,
         Kind::Gambler => (400_000 + 60_000 * spread) * 100,
         Kind::Retail => (1_200_000 + 400_000 * spread) * 100,
     }
