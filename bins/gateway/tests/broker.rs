@@ -203,11 +203,11 @@ fn produce(bus: &str, name: &str, until: Instant, seed: u64, resend: bool) -> (V
         let draw = (random >> 33) as usize;
         let user = format!("user_{}", draw % 20);
         let priority = [Priority::P0, Priority::P1, Priority::P1, Priority::P2, Priority::P3][draw / 20 % 5];
-        let notification = if draw % 3 == 0 { account(&user) } else { rejected(&user, "order-77") };
+        let notification = if draw.is_multiple_of(3) { account(&user) } else { rejected(&user, "order-77") };
         let notification = notification.with_priority(priority);
         let published = publish(&mut producer, &notification);
         ids.push(published.message_id);
-        if resend && draw % 50 == 0 {
+        if resend && draw.is_multiple_of(50) {
             // As a producer does who replays its own log.
             publish(&mut producer, &notification.with_message_id(published.message_id));
             twice += 1;

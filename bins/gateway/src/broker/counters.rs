@@ -1,7 +1,7 @@
 //! What the broker counts. One thread writes, anybody reads; each number is right, two of them may be a moment apart.
 //!
 //! For each ring of a lane: `read = journalled + duplicate + rejected`, and what was published is what was read and what
-//! is unread (and what was lost before it was read).
+//! is unread, and what was overwritten before (`lost`, `missed`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -49,6 +49,8 @@ pub struct LaneCounters {
     pub rejected: [Count; 4],
     /// Records that were overwritten before they were read.
     pub lost: [Count; 4],
+    /// Records that were gone already when the lane was attached for the first time.
+    pub missed: [Count; 4],
     is_attached: AtomicBool,
     is_quarantined: AtomicBool,
 }

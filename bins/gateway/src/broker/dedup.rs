@@ -24,7 +24,8 @@ pub(super) struct Dedup {
 impl Dedup {
     /// An empty window for that many ids; with 0 nothing is ever a duplicate.
     pub(super) fn new(window: usize) -> Self {
-        Self { order: VecDeque::with_capacity(window), ids: HashSet::with_capacity(window), window }
+        // Twice the room: ids come and go for ever, and a table that is nearly full has to be cleaned up all the time.
+        Self { order: VecDeque::with_capacity(window), ids: HashSet::with_capacity(2 * window), window }
     }
 
     /// Whether that id is in the window.

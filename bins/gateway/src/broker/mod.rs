@@ -1,9 +1,9 @@
 //! The broker: one thread between the lanes and the journal.
 //!
-//! Data goes one way, and each step is a file: [`source`] (unread records of the lanes) → [`rounds`] (whose turn it is) →
-//! [`order`] (what must go first) → [`intake`] (copy into the journal, check, [`dedup`], number by [`streams`], append) →
-//! the journal's published end. [`queries`] answers the shards, [`retention`] lets old segments go, [`rebuild`] makes the
-//! tables at start, [`run`] is the thread.
+//! Data goes one way, and each step is a file: `source` (unread records of the lanes) → `rounds` (whose turn it is) →
+//! `order` (what must go first) → `intake` (copy into the journal, check, `dedup`, number by `streams`, append) →
+//! the journal's published end. `queries` answers the shards, `retention` lets old segments go, `rebuild` makes the
+//! tables at start, `run` is the thread.
 //!
 //! Nothing is counted as done before it is journalled, and the lanes' cursors move last. So a kill at any instruction
 //! loses nothing, and what is read again is recognised.

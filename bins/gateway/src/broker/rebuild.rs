@@ -17,7 +17,11 @@ pub(super) struct Rebuild {
     /// The last ids, a ring: only at the end it is known which they are.
     ids: Vec<MessageId>,
     window: usize,
-    entries: usize,
+    /// Where the next id goes.
+    next_id: usize,
+    is_first: bool,
+    /// Key of the lane of the entry before, and what is known of it: most entries come in runs.
+    lane: (u64, [u64; 4]),
     /// Offset of the oldest entry.
     start: u64,
 }
@@ -29,7 +33,9 @@ impl Rebuild {
             highest: HashMap::new(),
             ids: Vec::with_capacity(window),
             window,
-            entries: 0,
+            next_id: 0,
+            is_first: true,
+            lane: (0, [0; 4]),
             start: 0,
         }
     }
@@ -39,30 +45,39 @@ impl Rebuild {
     /// # Errors
     /// What does not fit to the entries before.
     pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), String> {
-        if self.entries == 0 {
+        if self.is_first {
             self.start = entry.offset;
+            self.is_first = false;
         }
         self.streams.replay(entry, self.start)?;
-        let highest = self.highest.entry(entry.lane).or_default();
+        if entry.lane != self.lane.0 {
+            self.put_lane_back();
+            self.lane = (entry.lane, self.highest.get(&entry.lane).copied().unwrap_or_default());
+        }
         let ring = usize::from(entry.header.priority) & 3; // `Entry` has checked that it is a priority
-        highest[ring] = highest[ring].max(entry.header.lane_sequence);
+        self.lane.1[ring] = self.lane.1[ring].max(entry.header.lane_sequence);
         if self.ids.len() < self.window {
             self.ids.push(entry.header.message_id);
         } else if self.window > 0 {
-            self.ids[self.entries % self.window] = entry.header.message_id;
+            self.ids[self.next_id] = entry.header.message_id;
+            self.next_id = if self.next_id + 1 == self.window { 0 } else { self.next_id + 1 };
         }
-        self.entries += 1;
         Ok(())
+    }
+
+    fn put_lane_back(&mut self) {
+        if !self.is_first {
+            self.highest.insert(self.lane.0, self.lane.1);
+        }
     }
 
     /// The tables as they were when the last entry was appended.
     pub(super) fn finish(mut self, generation: u32) -> (Streams, Dedup, Highest) {
+        self.put_lane_back();
         self.streams.finish_replay();
         self.streams.set_generation(generation);
         let mut dedup = Dedup::new(self.window);
-        let oldest =
-            if self.ids.len() < self.window || self.window == 0 { 0 } else { self.entries % self.window };
-        for id in self.ids[oldest..].iter().chain(&self.ids[..oldest]) {
+        for id in self.ids[self.next_id..].iter().chain(&self.ids[..self.next_id]) {
             dedup.remember(*id);
         }
         (self.streams, dedup, self.highest)

@@ -26,7 +26,7 @@ pub(super) struct Lane<S> {
     pub(super) key: u64,
     pub(super) counters: Arc<LaneCounters>,
     /// Highest lane sequence of each ring that was journalled.
-    highest: [u64; 4],
+    pub(super) highest: [u64; 4],
     scouts: Scouts<S>,
 }
 

@@ -26,6 +26,9 @@ const DISK_FULL_RETRY: Duration = Duration::from_millis(100);
 /// How long questions wait at most while the disk is full.
 const DISK_FULL_SLICE: Duration = Duration::from_millis(5);
 
+/// Lanes that are gone and remembered in case they come back. At the bound further ones are not.
+const HIGHEST_MAX: usize = 65_536;
+
 /// A broker that runs.
 pub struct BrokerRunning {
     reader: JournalReader,
@@ -89,7 +92,15 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     let retention = Retention::new(journal.reader());
     let intake = Intake { journal, streams, dedup, now: 0 };
     let rounds = Rounds::new(bus, intake, Arc::clone(&counters), shards, wall_clock);
-    let broker = Broker { rounds, highest, answers, retention, stop: Arc::clone(&stop), full: None };
+    let broker = Broker {
+        rounds,
+        highest,
+        answers,
+        retention,
+        stop: Arc::clone(&stop),
+        full: None,
+        refused: Vec::new(),
+    };
     let (tell_end, ended) = sync_channel(1);
     let core = config.core;
     let thread = std::thread::Builder::new().name("broker".to_owned()).spawn(move || {
@@ -167,6 +178,8 @@ struct Broker {
     stop: Arc<Stop>,
     /// Since when the disk has been full.
     full: Option<Instant>,
+    /// Lanes that were refused at the last look, and why, so that each is reported once.
+    refused: Vec<(String, String)>,
 }
 
 impl Broker {
@@ -250,8 +263,14 @@ impl Broker {
         for name in refresh.detached {
             tracing::info!(lane = %name, "lane is gone");
         }
-        for (name, error) in refresh.refused {
-            tracing::warn!(lane = %name, %error, "lane cannot be read");
+        // They are tried every second; in between there is nothing to tell.
+        if !refresh.refused.is_empty() {
+            let refused: Vec<_> =
+                refresh.refused.into_iter().map(|(name, error)| (name, error.to_string())).collect();
+            for (name, error) in refused.iter().filter(|lane| !self.refused.contains(lane)) {
+                tracing::warn!(lane = %name, %error, "lane cannot be read");
+            }
+            self.refused = refused;
         }
         self.know_lanes();
     }
@@ -263,12 +282,19 @@ impl Broker {
             let info = source.lane(number);
             if let Some(lane) = known.take_if(|lane| info.is_none_or(|info| info.key() != lane.key)) {
                 counters.detach(&lane.counters);
+                if self.highest.len() < HIGHEST_MAX {
+                    self.highest.insert(lane.key, lane.highest);
+                }
             }
             let Some(info) = info else { continue };
             let lane = known.get_or_insert_with(|| {
-                tracing::info!(lane = %info.name(), key = info.key(), "lane is read");
+                tracing::info!(lane = %info.name(), key = info.key(), missed = ?info.missed(), "lane is read");
                 let highest = self.highest.get(&info.key()).copied().unwrap_or_default();
-                Lane::new(info.key(), counters.attach(info.name(), info.key()), highest)
+                let lane_counters = counters.attach(info.name(), info.key());
+                for (count, missed) in lane_counters.missed.iter().zip(info.missed()) {
+                    count.set(missed);
+                }
+                Lane::new(info.key(), lane_counters, highest)
             });
             for (count, lost) in lane.counters.lost.iter().zip(info.lost()) {
                 if count.get() != lost {

@@ -17,6 +17,9 @@ pub enum JournalError {
     /// Another process owns the directory.
     #[error("{path}: another gateway owns this journal; stop it, or give this one another directory", path = .path.display())]
     Owned { path: PathBuf },
+    /// Others than its owner may write to the directory: they could give the gateway any journal they like.
+    #[error("{path}: mode {mode:04o} lets others than the owner write; expected 0700", path = .path.display())]
+    Writable { path: PathBuf, mode: u32 },
     /// A file of the right name is not a segment of this journal.
     #[error("{path}: {source}", path = .path.display())]
     Header { path: PathBuf, source: HeaderError },

@@ -1,8 +1,8 @@
 //! The journal: every notification that was sequenced, in the order in which the shards deliver them.
 //!
 //! Append-only segment files, mapped; one process owns the directory, one thread of it appends, any number of
-//! [`JournalReader`]s in the same process read in place. [`layout`] says what the bytes mean, [`segment`] holds the
-//! mapped memory, [`append`] writes, [`read`] reads, [`recover`] finds out at start what is there, and [`housekeeper`] is
+//! [`JournalReader`]s in the same process read in place. `layout` says what the bytes mean, `segment` holds the
+//! mapped memory, `append` writes, `read` reads, `recover` finds out at start what is there, and `housekeeper` is
 //! a thread that does what would make the appending thread wait: allocating the next file, syncing, deleting.
 //!
 //! An append has two steps, so that a record's bytes move once: [`Journal::room`] gives the next free bytes, the caller

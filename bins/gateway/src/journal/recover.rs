@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -130,10 +130,12 @@ impl Journal {
 fn make_dir(dir: &Path) -> Result<(), JournalError> {
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(JournalError::io(dir, "create the journal's directory")(error))
+            return Err(JournalError::io(dir, "create the journal's directory")(error));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    let mode = std::fs::metadata(dir).map_err(JournalError::io(dir, "look at"))?.mode() & 0o7777;
+    if mode & 0o022 == 0 { Ok(()) } else { Err(JournalError::Writable { path: dir.to_owned(), mode }) }
 }
 
 /// The kernel releases the lock when the process dies.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,6 +165,15 @@ fn a_second_owner_is_refused_while_the_first_lives() {
     assert!(matches!(open(config(dir.path())), Err(JournalError::Owned { .. })));
     drop(journal);
     open(config(dir.path())).unwrap();
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    std::fs::create_dir(&config.dir).unwrap();
+    std::fs::set_permissions(&config.dir, std::fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(matches!(open(config), Err(JournalError::Writable { mode: 0o770, .. })));
 }
 
 #[test]
