@@ -260,14 +260,15 @@ pub(super) fn activate(
         boot_id,
     };
     let writer = blank.activate(header, generation, &config.dir.join(segment_name(base)))?;
-    if config.sync != SyncPolicy::None {
+    if config.sync == SyncPolicy::Every {
+        // With an interval the housekeeper does it: it can take many milliseconds.
         sync_dir(&config.dir)?;
     }
     Ok(writer)
 }
 
 /// Makes new and renamed files durable.
-fn sync_dir(dir: &Path) -> Result<(), JournalError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(JournalError::io(dir, "sync"))
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::append::sync_dir;
 use super::error::JournalError;
 use super::layout::DURABLE_AT;
 use super::read::Shared;
@@ -181,7 +182,9 @@ fn finish(full: &Segment, sync: SyncPolicy) {
     if sync == SyncPolicy::None {
         return;
     }
-    match full.sync() {
+    // The directory as well: it has a new name in it.
+    let synced = full.sync().and_then(|()| full.path().parent().map_or(Ok(()), sync_dir));
+    match synced {
         Ok(()) => full.store_word(DURABLE_AT, 1),
         Err(error) => tracing::error!(%error, "a full journal segment cannot be synced"),
     }
