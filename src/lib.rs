@@ -65,3 +65,8 @@ pub use record::{RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordError, R
 pub use region::OpenError;
 pub use ring::reader::RingFault;
 pub use tap::{Tap, TapPoll, TapRecord, TapStart};
+
+/// The README's producer compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
