@@ -87,6 +87,8 @@ pub enum Refusal {
     BadRequest(String),
     #[error("{0}")]
     AuthFailed(String),
+    #[error("the token has expired")]
+    TokenExpired,
     #[error("more frames than allowed; slow down, the next time the session is closed")]
     RateLimited,
     #[error("user has {limit} sessions, as many as allowed")]
@@ -110,6 +112,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => 4500,
             Self::AuthFailed(_) => 4502,
+            Self::TokenExpired => 4503,
             Self::RateLimited => 4005,
             Self::SessionLimit { .. } => 4506,
             Self::UserMismatch => 4507,
@@ -125,6 +128,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::AuthFailed(_) => "auth_failed",
+            Self::TokenExpired => "token_expired",
             Self::RateLimited => "rate_limited",
             Self::SessionLimit { .. } => "session_limit",
             Self::UserMismatch => "user_mismatch",

@@ -164,10 +164,15 @@ impl Shard {
         let identity = match verified {
             Ok(identity) => identity,
             Err(error) => {
-                self.refuse(handle, id, &Refusal::AuthFailed(error.to_string()));
+                // A client that sees 4503 knows that a newer token is all that it needs.
+                let (refusal, close) = match error {
+                    TokenError::Expired => (Refusal::TokenExpired, Close::TokenExpired),
+                    other => (Refusal::AuthFailed(other.to_string()), Close::AuthFailed),
+                };
+                self.refuse(handle, id, &refusal);
                 // A session goes on with the token that it has.
                 if !is_refresh {
-                    self.close(handle, Close::AuthFailed);
+                    self.close(handle, close);
                 }
                 return;
             }
@@ -283,6 +288,9 @@ impl Shard {
         session.warned = false;
         session.permitted = identity.channels;
         session.channels = session.channels.intersection(identity.channels);
+        if is_refresh && session.channels.is_empty() {
+            session.deliver_nothing();
+        }
         if !is_refresh {
             session.state = State::Open;
             let spread = u64::from(handle.slot).wrapping_mul(0x9e37_79b9) % self.settings.heartbeat_ms;

@@ -56,13 +56,7 @@ impl Shard {
         session.channels = session.channels.without(channels);
         let channels = session.channels;
         if channels.is_empty() {
-            // Nothing subscribed is nothing delivered, also of what waits already and of a replay.
-            session.pending.clear();
-            session.settle();
-            session.work = None;
-            for cursor in &mut session.cursors {
-                cursor.live = false;
-            }
+            session.deliver_nothing();
         }
         self.say_text(handle, |out| Frame::Unsubscribed { id, channels }.write(out));
     }

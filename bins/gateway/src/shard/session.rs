@@ -164,7 +164,8 @@ pub(super) struct Allowance {
     /// The thousandth of frames that have grown again.
     thousandths: u32,
     as_of: u64,
-    breached: bool,
+    /// Until then a breach is a repeated one.
+    on_probation_until: u64,
 }
 
 /// The outcome of one more frame.
@@ -181,16 +182,13 @@ const FORGIVEN_AFTER_MS: u64 = 60_000;
 
 impl Allowance {
     pub(super) fn new(burst: u32, now: u64) -> Self {
-        Self { frames: burst, thousandths: 0, as_of: now, breached: false }
+        Self { frames: burst, thousandths: 0, as_of: now, on_probation_until: 0 }
     }
 
     /// One more frame at `now` (milliseconds).
     pub(super) fn frame(&mut self, per_second: u32, burst: u32, now: u64) -> Allowed {
         let elapsed = now.saturating_sub(self.as_of);
         self.as_of = now;
-        if elapsed >= FORGIVEN_AFTER_MS {
-            self.breached = false;
-        }
         let grown = elapsed.saturating_mul(u64::from(per_second)) + u64::from(self.thousandths);
         let frames = u64::from(self.frames) + grown / 1000;
         if frames >= u64::from(burst) {
@@ -202,11 +200,11 @@ impl Allowance {
             self.frames -= 1;
             return Allowed::Yes;
         }
-        if self.breached {
+        if now < self.on_probation_until {
             return Allowed::No;
         }
         // A client that is told must be able to react before it is closed.
-        self.breached = true;
+        self.on_probation_until = now + FORGIVEN_AFTER_MS;
         self.frames = burst;
         Allowed::Warn
     }
@@ -219,6 +217,16 @@ impl Session {
 
     pub(super) fn is_v1(&self) -> bool {
         self.flavour == Flavour::V1
+    }
+
+    /// Nothing is subscribed to any more: nothing is delivered, also of what waits already and of a replay.
+    pub(super) fn deliver_nothing(&mut self) {
+        self.pending.clear();
+        self.settle();
+        self.work = None;
+        for cursor in &mut self.cursors {
+            cursor.live = false;
+        }
     }
 
     /// Forgets what waits in one stream.
@@ -257,6 +265,16 @@ mod tests {
     #[test]
     fn an_idle_session_is_small() {
         assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+
+    #[test]
+    fn a_breach_is_forgiven_after_a_minute_although_the_client_never_fell_silent() {
+        let mut allowance = Allowance::new(1, 0);
+        assert_eq!([0, 0].map(|now| allowance.frame(1, 1, now)), [Allowed::Yes, Allowed::Warn]);
+        for now in (1_000..60_000).step_by(1_000) {
+            assert_eq!(allowance.frame(1, 1, now), Allowed::Yes);
+        }
+        assert_eq!([60_000, 60_000].map(|now| allowance.frame(1, 1, now)), [Allowed::Yes, Allowed::Warn]);
     }
 
     #[test]
