@@ -102,9 +102,12 @@ impl Client {
 
     /// Reads until so many notifications were delivered in all, and gives their texts.
     pub async fn until_got(&mut self, count: usize) -> Vec<String> {
+        let end = tokio::time::Instant::now() + PATIENCE;
         while self.got.len() < count {
-            if let Err(ended) = self.next().await {
-                panic!("{ended:?} after {} of {count}", self.got.len());
+            match tokio::time::timeout_at(end, self.next()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(ended)) => panic!("{ended:?} after {} of {count}", self.got.len()),
+                Err(_) => panic!("{} of {count}; {:?} {:?}", self.got.len(), self.positions, self.frames.last()),
             }
         }
         self.texts()
