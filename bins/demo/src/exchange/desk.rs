@@ -84,6 +84,9 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flow::Flow;
+    use super::super::ledger::{Execution, Ledger};
+    use super::super::matching::{Event, Matching, Trade, What};
     use super::*;
 
     #[test]
@@ -102,13 +105,60 @@ mod tests {
     #[test]
     fn a_position_limit_is_announced_near_and_at_the_limit() {
         let (mut desk, limit) = (Desk::new(1), position_limit(0, 3));
-        assert_eq!(
-            desk.position(0, 3, limit * 9 / 10),
-            Some(LimitAlarm::Near { lots: limit * 9 / 10, limit })
-        );
+        let near = (limit * 9).div_ceil(10);
+        assert_eq!(desk.position(0, 3, near), Some(LimitAlarm::Near { lots: near, limit }));
         assert_eq!(desk.position(0, 3, limit), Some(LimitAlarm::Reached { lots: limit, limit }));
         assert_eq!(desk.position(0, 3, limit + 1), None);
         assert_eq!(desk.position(0, 3, 0), None);
         assert_eq!(desk.position(0, 3, limit), Some(LimitAlarm::Reached { lots: limit, limit }));
+    }
+
+    #[test]
+    fn on_this_exchange_margin_calls_and_limits_really_occur() {
+        const USERS: User = 200;
+        let (mut matching, mut flow, mut ledger) =
+            (Matching::new(USERS), Flow::new(1, USERS), Ledger::new(USERS));
+        let (mut desk, mut events, mut notices) = (Desk::new(USERS), Vec::new(), Vec::new());
+        let (mut alerts, mut calls, mut near, mut reached) = (0, 0, 0, 0);
+        for _ in 0..14_000 {
+            matching.tick(&mut events, &mut notices).unwrap();
+            let command = flow.next(&matching);
+            matching.execute(command, &mut events, &mut notices).unwrap();
+            for event in events.drain(..) {
+                let What::Traded(trade) = event.what else { continue };
+                let Event { user, order, instrument, .. } = event;
+                let Trade { direction, offset, ticks, lots, commission_cents, .. } = trade;
+                ledger.execute(&Execution {
+                    user,
+                    order,
+                    instrument,
+                    direction,
+                    offset,
+                    ticks,
+                    lots,
+                    commission_cents,
+                });
+                match desk.account(user, ledger.statement(user).risk_ratio) {
+                    Some(Alarm::Alert(_)) => alerts += 1,
+                    Some(Alarm::Call(_)) => calls += 1,
+                    None => {}
+                }
+                let position = ledger.position(user, instrument);
+                match desk.position(user, instrument, position.long.lots.max(position.short.lots)) {
+                    Some(LimitAlarm::Near { .. }) => near += 1,
+                    Some(LimitAlarm::Reached { .. }) => reached += 1,
+                    None => {}
+                }
+            }
+        }
+        let found = format!(
+            "{alerts} alerts, {calls} calls, {near} near, {reached} reached, {} halts",
+            notices.len() / 2
+        );
+        println!("{found}");
+        // Twenty seconds of the demo: enough to see, and not so many that they mean nothing.
+        assert!((5..400).contains(&alerts) && (2..200).contains(&calls), "{found}");
+        assert!((5..600).contains(&reached), "{found}");
+        assert!((2..30).contains(&notices.len()), "{found}");
     }
 }

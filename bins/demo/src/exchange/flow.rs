@@ -8,7 +8,7 @@
 use bellwire::{Direction, Offset};
 use fastrand::Rng;
 
-use super::ledger::{Kind, kind, starting_cash_cents};
+use super::ledger::{Kind, kind, position_limit, starting_cash_cents};
 use super::market::{INSTRUMENTS, ORDER_LOTS_MAX};
 use super::matching::{Command, NewOrder, Pricing};
 use super::{OrderNumber, User};
@@ -69,16 +69,16 @@ impl Flow {
         for (fair, instrument) in self.fair.iter_mut().zip(&INSTRUMENTS) {
             let reference = (instrument.reference as i64) << 10;
             let noise = self.random.i64(-600..=600) * instrument.reference as i64 / 12_000;
-            match self.random.u32(0..30_000) {
-                0 => fair.ticks += reference / 1000 * self.random.i64(-18..=18),
-                1..12 => fair.drift = self.random.i64(-150..=150) * instrument.reference as i64 / 12_000,
+            match self.random.u32(0..25_000) {
+                0 => fair.ticks += reference / 1000 * self.random.i64(-22..=22),
+                1..10 => fair.drift = self.random.i64(-45..=45) * instrument.reference as i64 / 12_000,
                 _ => {}
             }
             fair.ticks += noise + fair.drift;
             let away = fair.ticks - reference;
             if away.abs() > reference * 7 / 100 {
                 fair.ticks = reference + away.signum() * reference * 7 / 100;
-                fair.drift = -away.signum() * instrument.reference as i64 / 120;
+                fair.drift = -away.signum() * instrument.reference as i64 / 400;
             }
         }
     }
@@ -214,11 +214,18 @@ impl Flow {
             }
             Pricing::Market => (Pricing::Market, lots),
         };
+        // Who is at his limit mostly takes the other side instead.
+        let held = market.closable(user, instrument, opposite(direction));
+        let at_limit = held + lots > position_limit(user, instrument) && held > 0;
+        let (direction, pricing) = match at_limit && self.random.u8(0..100) < 85 {
+            true => {
+                let direction = opposite(direction);
+                (direction, self.crossing(instrument, direction, market))
+            }
+            false => (direction, pricing),
+        };
         let closable = market.closable(user, instrument, direction);
-        let full = closable
-            * INSTRUMENTS[instrument].margin_cents(INSTRUMENTS[instrument].reference, 1) as u64
-            > starting_cash_cents(user) as u64 / 3;
-        let close = closable > 0 && (full || self.random.u8(0..100) < 60);
+        let close = closable > 0 && self.random.u8(0..100) < 70;
         let (offset, lots) = if close { (Offset::Close, lots.min(closable)) } else { (Offset::Open, lots) };
         let lifetime = match self.random.u8(0..10) {
             0..3 => self.random.u64(200..2_000),
@@ -244,9 +251,9 @@ impl Flow {
     fn lots(&mut self, user: User, instrument: usize) -> u64 {
         let terms = &INSTRUMENTS[instrument];
         let share = match kind(user) {
-            Kind::MarketMaker => 400,
-            Kind::Gambler => 3,
-            Kind::Retail => 12,
+            Kind::MarketMaker => 10_000,
+            Kind::Gambler => 14,
+            Kind::Retail => 70,
         };
         let most = starting_cash_cents(user) / share / terms.margin_cents(terms.reference, 1).max(1);
         self.random.u64(1..=(most.max(1) as u64).min(20))
@@ -255,5 +262,12 @@ impl Flow {
     /// The fair value, in ticks.
     fn fair(&self, instrument: usize) -> u64 {
         (self.fair[instrument].ticks >> 10).max(100) as u64
+    }
+}
+
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Buy => Direction::Sell,
+        Direction::Sell => Direction::Buy,
     }
 }

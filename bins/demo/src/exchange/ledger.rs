@@ -36,18 +36,21 @@ pub(crate) fn starting_cash_cents(user: User) -> i64 {
     let spread = i64::from(user % 7);
     match kind(user) {
         Kind::MarketMaker => 500_000_000_000,
-        Kind::Gambler => (400_000 + 60_000 * spread) * 100,
-        Kind::Retail => (1_200_000 + 400_000 * spread) * 100,
+        Kind::Gambler => (1_000_000 + 100_000 * spread) * 100,
+        Kind::Retail => (2_000_000 + 400_000 * spread) * 100,
     }
 }
 
-/// How many lots the trader may hold on one side.
+/// How many lots the trader may hold on one side: what his cash would cover, or, with gamblers, would not quite.
 pub(crate) fn position_limit(user: User, instrument: usize) -> u64 {
-    let limit = INSTRUMENTS[instrument].position_limit;
-    match kind(user) {
-        Kind::MarketMaker => limit * 100,
-        _ => limit / 4,
-    }
+    let terms = &INSTRUMENTS[instrument];
+    let share = match kind(user) {
+        Kind::MarketMaker => return 100_000,
+        Kind::Gambler => 40,
+        Kind::Retail => 10,
+    };
+    let covered = starting_cash_cents(user) * share / 100 / terms.margin_cents(terms.reference, 1).max(1);
+    (covered as u64).max(5)
 }
 
 /// One side of a position.

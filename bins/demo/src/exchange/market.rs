@@ -15,8 +15,6 @@ pub(crate) struct Instrument {
     pub(crate) commission_cents: i64,
     /// Price of the last trading day, in ticks.
     pub(crate) reference: u64,
-    /// How many lots one trader may hold on one side.
-    pub(crate) position_limit: u64,
 }
 
 /// Every contract of this exchange.
@@ -25,31 +23,28 @@ pub(crate) const INSTRUMENTS: [Instrument; 4] = [
         id: "IX2401",
         title: "Stock index",
         tick_cents: 20,
-        multiplier: 300,
+        multiplier: 50,
         margin_permille: 120,
-        commission_cents: 2_600,
+        commission_cents: 1_300,
         reference: 19_250,
-        position_limit: 60,
     },
     Instrument {
         id: "AU2406",
         title: "Gold",
         tick_cents: 2,
-        multiplier: 1_000,
+        multiplier: 100,
         margin_permille: 80,
-        commission_cents: 1_000,
+        commission_cents: 500,
         reference: 24_010,
-        position_limit: 120,
     },
     Instrument {
         id: "CU2403",
         title: "Copper",
         tick_cents: 1_000,
-        multiplier: 5,
+        multiplier: 1,
         margin_permille: 90,
-        commission_cents: 1_700,
+        commission_cents: 600,
         reference: 6_815,
-        position_limit: 160,
     },
     Instrument {
         id: "RB2405",
@@ -59,7 +54,6 @@ pub(crate) const INSTRUMENTS: [Instrument; 4] = [
         margin_permille: 70,
         commission_cents: 400,
         reference: 3_950,
-        position_limit: 800,
     },
 ];
 

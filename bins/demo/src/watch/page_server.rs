@@ -1,4 +1,4 @@
-//! Serves the page on the loopback interface: three files, who there is, a token for whom one wants to watch, and the
+//! Serves the page on the loopback interface: its files, who there is, a token for whom one wants to watch, and the
 //! numbers of the run.
 //!
 //! Whoever can connect to this port gets a token of any of the demo's users, which is what the page is for. So requests
@@ -31,10 +31,11 @@ use crate::exchange::{User, user_id, user_number};
 /// Browsers open half a dozen each.
 const CONNECTIONS_MAX: usize = 64;
 
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("/", "text/html; charset=utf-8", include_str!("../page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("../page/page.js")),
+    ("/session.js", "text/javascript; charset=utf-8", include_str!("../page/session.js")),
     ("/charts.js", "text/javascript; charset=utf-8", include_str!("../page/charts.js")),
 ];
 
@@ -131,7 +132,7 @@ fn respond(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws://{gateway}"
+        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws://{gateway}"
     );
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         headers.insert(CONTENT_SECURITY_POLICY, policy);

@@ -121,7 +121,14 @@ impl Gateway {
         // The directory is this user's alone; the file holds the key.
         std::fs::write(&file, config).map_err(fail)?;
         let stderr = std::fs::File::create(&log).map_err(fail)?;
-        let mut child = Command::new(&demo)
+        let mut command = Command::new(&demo);
+        // Settings in the environment are meant for other gateways.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BELLWIRE_"))
+        {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["guard", "--parent", &std::process::id().to_string(), "--"])
             .arg(&path)
             .arg("--config")
