@@ -82,6 +82,20 @@ pub struct Refresh {
     pub refused: Vec<(String, OpenError)>,
 }
 
+impl Refresh {
+    /// Adds what was found later. Of each list the newest are kept, as many as a bus has lanes.
+    fn add(&mut self, later: Refresh) {
+        self.attached.retain(|id| !later.attached.contains(id));
+        self.attached.extend(later.attached);
+        self.detached.extend(later.detached);
+        self.refused.retain(|(name, _)| !later.refused.iter().any(|(again, _)| again == name));
+        self.refused.extend(later.refused);
+        self.attached.drain(..self.attached.len().saturating_sub(LANES_MAX));
+        self.detached.drain(..self.detached.len().saturating_sub(LANES_MAX));
+        self.refused.drain(..self.refused.len().saturating_sub(LANES_MAX));
+    }
+}
+
 /// A record that was found, and whether the producer respects the cursor there.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
@@ -209,6 +223,8 @@ pub(super) struct Lanes {
     trust: Trust,
     directory: Directory,
     retry_at: Option<Instant>,
+    /// What was found and not told yet.
+    untold: Refresh,
     /// Key and attachment number of our cursor segment; the key is filled in by the first refresh.
     attachment: (u64, u64),
 }
@@ -221,6 +237,7 @@ impl Lanes {
             trust,
             directory: Directory::default(),
             retry_at: None,
+            untold: Refresh::default(),
             attachment: (0, attachment),
         }
     }
@@ -272,8 +289,15 @@ impl Lanes {
         }
     }
 
-    /// Looks for lanes that are new or gone.
-    pub(super) fn refresh(&mut self, header: &CursorsHeader) -> Refresh {
+    /// Tells what [`Self::refresh`] found since it was last told. Ids of lanes that have gone meanwhile are left out.
+    pub(super) fn tell(&mut self) -> Refresh {
+        let mut refresh = std::mem::take(&mut self.untold);
+        refresh.attached.retain(|id| self.slots.get(id.index()).is_some_and(Option::is_some));
+        refresh
+    }
+
+    /// Looks for lanes that are new or gone, and remembers what it found.
+    pub(super) fn refresh(&mut self, header: &CursorsHeader) {
         self.attachment.0 = header.identity.key.load(Ordering::Relaxed); // our own
         let mut refresh = Refresh::default();
         let retry = self.retry_at.is_some_and(|at| Instant::now() >= at);
@@ -305,7 +329,7 @@ impl Lanes {
                 refresh.detached.push(lane.info.name);
             }
         }
-        refresh
+        self.untold.add(refresh);
     }
 
     fn attach(&mut self, header: &CursorsHeader, name: &str) -> Result<LaneId, OpenError> {

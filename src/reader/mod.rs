@@ -105,11 +105,13 @@ impl Reader {
         &self.name
     }
 
-    /// Looks for lanes that are new or gone. [`wait`](Self::wait) and [`round`](Self::round) do so by themselves, ten
-    /// times a second at most; it costs one `stat` when nothing changed.
+    /// Looks for lanes that are new or gone, and tells what was found since the last call.
+    ///
+    /// [`wait`](Self::wait) and [`round`](Self::round) look by themselves, `wait` ten times a second at most, and what
+    /// they find is told here. It costs one `stat` when nothing changed.
     pub fn refresh(&mut self) -> Refresh {
-        let header = cursors_header(&self.segment);
-        self.lanes.refresh(header)
+        self.lanes.refresh(cursors_header(&self.segment));
+        self.lanes.tell()
     }
 
     /// The lanes that the reader is attached to.
@@ -218,7 +220,7 @@ impl Reader {
         budget: Budget,
         f: impl FnMut(&LaneInfo, crate::notification::NotificationView<'_>),
     ) -> usize {
-        self.refresh();
+        self.lanes.refresh(cursors_header(&self.segment));
         round::round(&mut self.lanes, &mut self.scratch, budget, f)
     }
 }

@@ -95,8 +95,7 @@ impl ReaderOptions {
             name: consumer.to_owned(),
             segment,
         };
-        // What is refused now is told by the next refresh again.
-        reader.refresh();
+        reader.lanes.refresh(cursors_header(&reader.segment));
         Ok(reader)
     }
 }
