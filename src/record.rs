@@ -126,17 +126,30 @@ impl RecordHeader {
     /// Reads a header. Any bytes give one; see [`RecordHeader::check`].
     #[inline]
     pub fn from_bytes(bytes: &[u8; RECORD_HEADER_LEN]) -> Self {
-        let u32_at = |at: usize| u32::from_le_bytes(field(bytes, at));
+        let mut words = [0; RECORD_HEADER_LEN / 8];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+        }
+        Self::from_words(words)
+    }
+
+    /// Reads a header from its words, as numbers.
+    #[inline]
+    pub(crate) fn from_words(words: [u64; RECORD_HEADER_LEN / 8]) -> Self {
+        let [lengths, kind, lane_sequence, timestamp, id_start, id_end] = words;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&id_start.to_le_bytes());
+        id[8..].copy_from_slice(&id_end.to_le_bytes());
         Self {
-            record_len: u32_at(0),
-            archive_len: u32_at(4),
-            type_code: bytes[8],
-            priority: bytes[9],
-            flags: u16::from_le_bytes(field(bytes, 10)),
-            user_hash: UserHash(u32_at(12)),
-            lane_sequence: u64::from_le_bytes(field(bytes, 16)),
-            timestamp: i64::from_le_bytes(field(bytes, 24)),
-            message_id: MessageId::from_bytes(field(bytes, 32)),
+            record_len: lengths as u32,
+            archive_len: (lengths >> 32) as u32,
+            type_code: kind as u8,
+            priority: (kind >> 8) as u8,
+            flags: (kind >> 16) as u16,
+            user_hash: UserHash((kind >> 32) as u32),
+            lane_sequence,
+            timestamp: timestamp as i64,
+            message_id: MessageId::from_bytes(id),
         }
     }
 
@@ -215,11 +228,4 @@ pub fn to_record(
 #[inline]
 pub(crate) const fn record_len(archive_len: usize) -> usize {
     (RECORD_HEADER_LEN + archive_len).next_multiple_of(RECORD_ALIGN)
-}
-
-#[inline]
-fn field<const N: usize>(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> [u8; N] {
-    let mut field = [0; N];
-    field.copy_from_slice(&bytes[at..at + N]);
-    field
 }

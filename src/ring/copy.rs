@@ -4,6 +4,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Loads one word of shared memory, as a number.
+///
+/// # Safety
+/// `src` is aligned to 8 and valid for reads of 8 bytes.
+#[inline]
+pub(crate) unsafe fn load_word(src: *const u8) -> u64 {
+    // SAFETY: the caller's promise; the memory is shared and read as an atomic.
+    let word = unsafe { AtomicU64::from_ptr(src.cast::<u64>().cast_mut()) };
+    u64::from_le(word.load(Ordering::Relaxed)) // ordered by the caller: an Acquire before, or a fence behind
+}
+
 /// Copies `dst.len()` bytes from shared memory by relaxed loads of whole words: bytes that change meanwhile come out
 /// old, new or mixed, and it is for the caller to find that out.
 ///

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::copy::copy_out;
+use super::copy::{copy_out, load_word};
 use super::{Place, record_len_max};
 use crate::layout::RingHeader;
 use crate::record::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, TYPE_PADDING};
@@ -254,12 +254,14 @@ impl RingReader {
     #[inline]
     fn header_at(&self, at: u64, offset: u64, committed: u64) -> Result<Option<RecordHeader>, RingFault> {
         let left = self.capacity - offset;
-        let mut bytes = [0; RECORD_HEADER_LEN];
-        let len = RECORD_HEADER_LEN.min(left as usize);
+        let mut words = [0; RECORD_HEADER_LEN / 8];
+        let count = words.len().min(left as usize / 8);
         let src = self.data.wrapping_add(offset as usize);
-        // SAFETY: `offset < capacity` and both are multiples of 16, so `len` bytes, a multiple of 16 too, lie within.
-        unsafe { copy_out(src, &mut bytes[..len]) };
-        let header = RecordHeader::from_bytes(&bytes);
+        for (index, word) in words[..count].iter_mut().enumerate() {
+            // SAFETY: `offset < capacity` and both are multiples of 16, so that `count` words lie within.
+            *word = unsafe { load_word(src.wrapping_add(8 * index)) };
+        }
+        let header = RecordHeader::from_words(words);
         let record_len = u64::from(header.record_len);
         let bad_len = || RingFault::Length { len: header.record_len, at, position: committed };
         if header.type_code == TYPE_PADDING {
