@@ -54,9 +54,9 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed_and_then_goes_on_l
     after.until_got(10_001).await;
     assert_eq!(seqs(&after, "user"), (101..=10_100).collect::<Vec<_>>());
     assert_eq!(seqs(&after, "all"), [1]);
+    after.assert_silent(Duration::from_millis(100)).await;
     let replayed = after.frames.iter().filter(|frame| frame["op"] == "replay_end").count();
     assert_eq!(replayed, 2, "one end for each stream");
-    after.assert_silent(Duration::from_millis(100)).await;
 }
 
 #[tokio::test]
@@ -160,6 +160,8 @@ async fn what_has_left_the_journal_is_a_resync() {
     let token = token("anna");
     let mut client = Client::subscribed(&gateway.url, &token).await;
     publish_all(&mut engine, "anna", 0..5);
+    // From here on the gateway gates the lane: until it has found it, a full ring is overwritten.
+    client.until_got(5).await;
     fill(&mut engine, |engine| publish_all(engine, "anna", 5..6));
     client.until_got(30).await;
     let epoch = client.positions["user"].0.clone();
@@ -277,6 +279,9 @@ async fn a_lagging_session_gets_the_newest_state_and_every_trade() {
     let mut engine = bench.producer("engine");
     let token = token("anna");
     let mut client = Client::subscribed(&gateway.url, &token).await;
+    // From here on the gateway gates the lane.
+    publish(&mut engine, &trade("anna", "begin"));
+    client.until_got(1).await;
     // Fill the kernel's buffers, so that what follows waits in the gateway.
     let filler = "x".repeat(8000);
     for _ in 0..1200 {

@@ -62,10 +62,13 @@ async fn a_bad_token_is_told_and_closed_and_nothing_works_without_one() {
     client.send(json!({"op": "ping", "id": "p"})).await;
     assert_eq!(client.until("pong").await["id"], "p");
     let expired = token_with(json!({"sub": "anna", "exp": in_seconds(-60)}));
-    client.send(json!({"op": "auth", "id": 2, "token": expired})).await;
-    let error = client.until("error").await;
-    assert_eq!((&error["code"], &error["id"]), (&json!(4502), &json!(2)));
-    assert_eq!(client.until_end().await, Ended::Close(4502));
+    for (token, code) in [("nonsense".to_owned(), 4502), (expired, 4503)] {
+        let mut client = Client::connect(&gateway.url).await;
+        client.send(json!({"op": "auth", "id": 2, "token": token})).await;
+        let error = client.until("error").await;
+        assert_eq!((&error["code"], &error["id"]), (&json!(code), &json!(2)));
+        assert_eq!(client.until_end().await, Ended::Close(code));
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,9 @@ impl Client {
             match tokio::time::timeout_at(end, self.next()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(ended)) => panic!("{ended:?} after {} of {count}", self.got.len()),
-                Err(_) => panic!("{} of {count}; {:?} {:?}", self.got.len(), self.positions, self.frames.last()),
+                Err(_) => {
+                    panic!("{} of {count}; {:?} {:?}", self.got.len(), self.positions, self.frames.last())
+                }
             }
         }
         self.texts()

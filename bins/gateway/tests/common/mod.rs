@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bellwire::{Notification, Producer, ProducerOptions, SystemNotice, TradeCanceled};
 use serde_json::{Value, json};
 
+#[allow(unused_imports, reason = "the bench brings its own clients")]
 pub use client::{Client, Ended};
 
 pub const KEY: &str = "a key for tests, thirty-two bytes";
