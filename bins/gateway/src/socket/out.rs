@@ -150,11 +150,12 @@ impl Out {
 #[derive(Debug, Default)]
 pub struct Pool {
     // Bounded by POOL_LEN_MAX buffers of at most BUFFER_KEEP bytes; beyond that they are freed.
+    #[allow(clippy::vec_box, reason = "they go into sessions as boxes, and come back as such")]
     free: Vec<Box<Out>>,
 }
 
-const POOL_LEN_MAX: usize = 256;
-const BUFFER_KEEP: usize = 128 * 1024;
+const POOL_LEN_MAX: usize = 64;
+const BUFFER_KEEP: usize = 80 * 1024;
 
 impl Pool {
     pub fn take(&mut self) -> Box<Out> {
