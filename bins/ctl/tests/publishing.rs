@@ -156,6 +156,27 @@ fn bad_lines_are_reported_by_number_and_the_rest_goes_on() {
 }
 
 #[test]
+fn numbers_are_published_to_the_last_bit() {
+    let bus = Bus::new();
+    // Numbers that a quick reader of decimals takes for their neighbours.
+    let numbers =
+        ["123456789.12345679", "2.2250738585072014e-308", "1.7976931348623157e+308", "7.038531e-26", "-0.0"];
+    let lines: String = numbers
+        .iter()
+        .map(|number| {
+            format!(
+                r#"{{"user_id":"u","payload":{{"type":"position_profit","user_id":"u","instrument_id":"i","float_profit":{number},"close_profit":0,"settle_price":0,"timestamp":1}}}}"#
+            ) + "\n"
+        })
+        .collect();
+    bus.ctl_with(&["publish", "--producer", "ops", "--from", "-"], &lines).exits(0);
+    let seen = bus.ctl(&["tail", "--all", "--from", "oldest", "--seconds", "0", "--json"]);
+    for number in numbers {
+        assert!(seen.out.contains(&format!(r#""float_profit":{number},"#)), "{number}: {}", seen.out);
+    }
+}
+
+#[test]
 fn lines_are_published_as_they_come_and_not_at_the_end_of_input() {
     let bus = Bus::new();
     let mut child = bus.start(&["publish", "--producer", "ops", "--from", "-", "--json"]);
