@@ -170,6 +170,7 @@ fn through_the_bus(dir: &Path) {
         1_000_000_000 / each
     );
     running.stop(Duration::from_secs(5)).expect("an orderly end");
+    drop(producer);
     let _ = bellwire::inspect::remove_unheld(&bus);
 }
 

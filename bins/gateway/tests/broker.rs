@@ -69,9 +69,11 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the producer has promised not to overtake the broker; what it published before may have been overwritten.
 fn is_acknowledged(bus: &str, producer: &str) -> bool {
-    LaneStatus::read(bus, producer, None)
-        .is_ok_and(|lane| lane.consumers.iter().any(|consumer| consumer.name == "gateway"))
+    LaneStatus::read(bus, producer, None).is_ok_and(|lane| {
+        lane.consumers.iter().any(|consumer| consumer.name == "gateway" && consumer.attachment != 0)
+    })
 }
 
 fn account<'a>(user: &'a str) -> Notification<'a> {

@@ -65,6 +65,10 @@ impl<S: Default> Scouts<S> {
 
     /// A ring, other than those in `draining`, with an earlier record of the user of `header`: and the lane sequence up to
     /// which that ring is to be drained before `header` goes out.
+    ///
+    /// # Errors
+    /// The ring whose headers cannot be read, and why. It need not be a fault: the records at its cursor may have been
+    /// overwritten, because its producer does not know us yet. The next peek of that ring tells.
     #[inline]
     pub(super) fn earlier(
         &mut self,
@@ -72,13 +76,15 @@ impl<S: Default> Scouts<S> {
         lane: usize,
         draining: [bool; 4],
         header: &RecordHeader,
-    ) -> Result<Option<(Priority, u64)>, LaneFault> {
+    ) -> Result<Option<(Priority, u64)>, (Priority, LaneFault)> {
         for priority in Priority::ALL {
             if draining[priority.index()] {
                 continue;
             }
             let ahead = &mut self.rings[priority.index()];
-            let is_full = ahead.go_on(source, lane, priority, header.lane_sequence)?;
+            let is_full = ahead
+                .go_on(source, lane, priority, header.lane_sequence)
+                .map_err(|fault| (priority, fault))?;
             let last = ahead.last_of(header.user_hash, header.lane_sequence);
             let until = last.or_else(|| is_full.then(|| ahead.seen[ahead.seen.len() / 2].0));
             if let Some(until) = until {

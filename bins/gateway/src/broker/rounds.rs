@@ -184,12 +184,21 @@ impl<S: Source> Rounds<S> {
         };
         if order::concerns(&header) {
             draining[priority.index()] = true;
-            loop {
-                let Some(known) = &mut self.lanes[lane] else { return Ok(Step::Nothing) };
+            // Rings that were overrun are looked at once more; a hostile lane may claim to be overrun again and again.
+            let mut overruns = 0;
+            while let Some(known) = &mut self.lanes[lane]
+                && overruns < Priority::ALL.len()
+            {
                 match known.scouts.earlier(&self.source, lane, draining, &header) {
                     Ok(Some((ring, until))) => self.drain(lane, ring, until, draining)?,
                     Ok(None) => break,
-                    Err(fault) => return Ok(self.quarantine(lane, fault)),
+                    Err((ring, _)) => {
+                        // A peek goes on at the oldest record that is there, or says that it is a fault.
+                        if let Err(fault) = self.source.peek(lane, ring).map(|_| ()) {
+                            return Ok(self.quarantine(lane, fault));
+                        }
+                        overruns += 1;
+                    }
                 }
             }
         }

@@ -38,6 +38,8 @@ struct List {
     committed: [usize; 4],
     sequence: u64,
     quarantined: Option<LaneFault>,
+    /// The records at this ring's cursor were overwritten: `scan` fails until `peek` has gone on behind them.
+    overrun: Option<Priority>,
     /// `peek` fails there.
     broken: Option<(Priority, usize)>,
 }
@@ -65,7 +67,11 @@ impl Source for Lists {
     type Scout = usize;
 
     fn peek(&mut self, lane: usize, priority: Priority) -> Result<Option<Shown<'_>>, LaneFault> {
-        let lane = &self.lanes[lane];
+        let lane = &mut self.lanes[lane];
+        if lane.overrun == Some(priority) {
+            lane.overrun = None;
+            lane.at[priority.index()] += 1;
+        }
         let position = lane.at[priority.index()];
         if lane.quarantined.is_some() {
             return Ok(None);
@@ -92,6 +98,9 @@ impl Source for Lists {
         mut f: impl FnMut(&RecordHeader) -> ControlFlow<()>,
     ) -> Result<(), LaneFault> {
         let lane = &self.lanes[lane];
+        if lane.overrun == Some(priority) {
+            return Err(LaneFault::Position { position: 9, cursor: 0, capacity: 1 });
+        }
         *scout = (*scout).max(lane.at[priority.index()]);
         while let Some(record) = lane.rings[priority.index()].get(*scout) {
             if f(&record.header).is_break() {
@@ -252,6 +261,21 @@ fn a_rejection_does_not_overtake_the_acceptance_of_the_same_user() {
     assert_eq!(rounds.round().unwrap(), 4);
     assert_eq!(sequences(&rounds), [(1, 1), (1, 2), (0, 5), (0, 6), (1, 3), (2, 4)]);
     assert_eq!(rounds.counters.drawn_forward.get(), 2);
+}
+
+#[test]
+fn a_ring_that_was_overrun_is_no_fault_and_what_is_left_of_it_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lists = lists(1);
+    let lane = &mut lists.lanes[0];
+    lane.publish("user", Kind::Trade, Priority::P1, None); // 1: lost
+    lane.publish("user", Kind::Trade, Priority::P1, None); // 2
+    lane.publish("user", Kind::Trade, Priority::P0, None); // 3
+    lane.overrun = Some(Priority::P1);
+    let mut rounds = begin(lists, config(dir.path()), Vec::new());
+    rounds.round().unwrap();
+    assert_eq!(sequences(&rounds), [(1, 2), (0, 3)]);
+    assert!(rounds.source.lanes[0].quarantined.is_none());
 }
 
 #[test]
