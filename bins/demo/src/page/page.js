@@ -322,6 +322,10 @@ $("theme").addEventListener("click", () => {
   setTheme(theme);
 });
 $("drop").addEventListener("click", () => session?.postMessage({ type: "drop", ms: DROP_MS }));
+$("kill").addEventListener("click", () => {
+  feed.mark("kill -9 of the gateway");
+  fetch("/api/kill-gateway", { method: "POST", headers: { "X-Bellwire-Demo": "1" } }).catch(() => {});
+});
 $("user").addEventListener("change", (event) => watch(event.target.value));
 $("pause").addEventListener("click", ({ target }) => {
   feed.paused = !feed.paused;

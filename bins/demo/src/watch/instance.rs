@@ -70,8 +70,15 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // What cannot be removed now, the next run removes.
-        let _ = bellwire::inspect::remove_unheld(&self.bus);
+        // Processes that were killed a moment ago let go of their segments when the kernel gets to it. What cannot be
+        // removed now, the next run removes.
+        for _ in 0..50 {
+            let _ = bellwire::inspect::remove_unheld(&self.bus);
+            if bellwire::inspect::segments(&self.bus).is_ok_and(|left| left.is_empty()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

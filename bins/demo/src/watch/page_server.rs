@@ -21,7 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::tally::Look;
 use super::token::Key;
@@ -30,6 +30,9 @@ use crate::exchange::{User, user_id, user_number};
 
 /// Browsers open half a dozen each.
 const CONNECTIONS_MAX: usize = 64;
+
+/// The header of requests that do something.
+const BY_HAND: &str = "x-bellwire-demo";
 
 const FILES: [(&str, &str, &str); 5] = [
     ("/", "text/html; charset=utf-8", include_str!("../page/index.html")),
@@ -45,6 +48,8 @@ pub(crate) struct Site {
     pub(crate) users: User,
     pub(crate) gateway: SocketAddr,
     pub(crate) look: RefCell<Option<Look>>,
+    /// Somebody wants to see the gateway crash.
+    pub(crate) kill: Notify,
 }
 
 /// Serves until the listener is dropped with its task.
@@ -79,10 +84,18 @@ fn answer(request: &Request<Incoming>, address: SocketAddr, site: &Site) -> Resp
     if host != address.to_string() && host != format!("localhost:{}", address.port()) {
         return text(StatusCode::FORBIDDEN, "this page has another address");
     }
+    let path = request.uri().path();
+    if request.method() == Method::POST && path == "/api/kill-gateway" {
+        // A page from elsewhere cannot send this header without being asked for permission first, which it will not get.
+        if !request.headers().contains_key(BY_HAND) {
+            return text(StatusCode::FORBIDDEN, "only from this page");
+        }
+        site.kill.notify_one();
+        return text(StatusCode::ACCEPTED, "killed");
+    }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
     }
-    let path = request.uri().path();
     if let Some((_, kind, body)) = FILES.iter().find(|(name, ..)| *name == path) {
         return respond(StatusCode::OK, kind, Bytes::from_static(body.as_bytes()), site.gateway);
     }

@@ -4,8 +4,9 @@
 //! started through [`guard`], which asks and then becomes the gateway. They have process groups of their own, so that
 //! Ctrl-C reaches this process alone and the end is an orderly one.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -45,6 +46,16 @@ pub(crate) enum ProcessError {
     Hangs { what: String },
 }
 
+impl ProcessError {
+    /// In half a line.
+    pub(crate) fn in_short(&self) -> String {
+        match self {
+            Self::Ended { status, .. } => status.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The gateway's settings that matter here; the others are its defaults.
 #[derive(Serialize)]
 struct GatewayConfig<'a> {
@@ -63,7 +74,7 @@ struct BusSection<'a> {
 
 #[derive(Serialize)]
 struct ListenSection {
-    address: &'static str,
+    address: SocketAddr,
 }
 
 #[derive(Serialize)]
@@ -96,8 +107,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the gateway that was built beside this program, on a free port of the loopback interface.
-    pub(crate) async fn start(instance: &Instance, key: &Key) -> Result<Self, ProcessError> {
+    /// Starts the gateway that was built beside this program on that port of the loopback interface; 0 is a free one.
+    pub(crate) async fn start(instance: &Instance, key: &Key, port: u16) -> Result<Self, ProcessError> {
         let fail = |error| ProcessError::Start { what: GATEWAY.to_owned(), error };
         let demo = std::env::current_exe().map_err(fail)?;
         let path = demo.with_file_name(GATEWAY);
@@ -106,7 +117,7 @@ impl Gateway {
         }
         let config = GatewayConfig {
             bus: BusSection { name: instance.bus() },
-            listen: ListenSection { address: "127.0.0.1:0" },
+            listen: ListenSection { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) },
             journal: JournalSection {
                 dir: &instance.dir().join("journal"),
                 segment_bytes: 16 << 20,
@@ -120,7 +131,7 @@ impl Gateway {
         let (file, log) = (instance.dir().join("gateway.toml"), instance.dir().join("gateway.log"));
         // The directory is this user's alone; the file holds the key.
         std::fs::write(&file, config).map_err(fail)?;
-        let stderr = std::fs::File::create(&log).map_err(fail)?;
+        let stderr = OpenOptions::new().create(true).append(true).open(&log).map_err(fail)?;
         let mut command = Command::new(&demo);
         // Settings in the environment are meant for other gateways.
         for (name, _) in
@@ -152,6 +163,16 @@ impl Gateway {
         }
     }
 
+    /// Its process id; `None` once it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Kills it on the spot, as a crash would.
+    pub(crate) fn kill(&self) {
+        signal(&self.child, Signal::SIGKILL);
+    }
+
     /// Waits until it ends, which it should not.
     pub(crate) async fn ended(&mut self) -> ProcessError {
         let what = GATEWAY.to_owned();
@@ -163,7 +184,7 @@ impl Gateway {
 
     /// Asks it to end, and waits until it has. Anything but a clean end is an error.
     pub(crate) async fn stop(mut self, within: Duration) -> Result<(), ProcessError> {
-        terminate(&self.child);
+        signal(&self.child, Signal::SIGTERM);
         let what = GATEWAY.to_owned();
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
@@ -188,10 +209,10 @@ async fn listening(stdout: ChildStdout) -> Option<SocketAddr> {
     None
 }
 
-fn terminate(child: &Child) {
+fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // It may have ended already.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 

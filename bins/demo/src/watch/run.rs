@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -34,6 +35,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is under way at the end must arrive; if nothing moves for this long, it will not.
 const SETTLE_WITHIN: Duration = Duration::from_secs(8);
+
+/// A gateway that ends by itself again and again is not what a demo should hide.
+const RESTARTS_MAX: u32 = 20;
 
 /// So many handshakes at a time.
 const HANDSHAKES: usize = 32;
@@ -92,15 +96,22 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, RunError> {
     let key = Key::random().map_err(RunError::Key)?;
     let tally: Shared = Rc::new(RefCell::new(Tally::new(args.users)));
 
-    let mut gateway = Gateway::start(&instance, &key).await?;
+    let mut gateway = Gateway::start(&instance, &key, 0).await?;
     let (listener, address) = listen(args.port).await?;
-    let site = Site { key, users: args.users, gateway: gateway.address, look: RefCell::new(None) };
+    let site = Site {
+        key,
+        users: args.users,
+        gateway: gateway.address,
+        look: RefCell::new(None),
+        kill: Notify::new(),
+    };
     let site = Rc::new(site);
     spawn_local(page_server::serve(listener, address, Rc::clone(&site)));
     let banner = format!(
-        "Bellwire demo: bus {}, gateway ws://{}, {} traders, {} orders/s, seed {}\n\nWatch it:  http://{address}/\n",
+        "Bellwire demo: bus {}, gateway ws://{} (process {}), {} traders, {} orders/s, seed {}\n\nWatch it:  http://{address}/\n",
         instance.bus(),
         gateway.address,
+        gateway.pid().unwrap_or_default(),
         args.users,
         args.rate,
         args.seed
@@ -124,13 +135,32 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, RunError> {
         }
     };
     tokio::pin!(end);
-    let mut first = None;
+    let (mut first, mut restarts) = (None, 0);
     let broken = loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = &mut end => break None,
             () = interrupts.next() => break None,
-            error = gateway.ended() => break Some(RunError::from(error)),
+            () = site.kill.notified() => {
+                gateway.kill();
+                continue;
+            }
+            error = gateway.ended() => {
+                restarts += 1;
+                if restarts > RESTARTS_MAX {
+                    break Some(RunError::from(error));
+                }
+                // The journal and the cursors are still there: nothing is lost, and clients resume.
+                match Gateway::start(&instance, &site.key, site.gateway.port()).await {
+                    Ok(again) => gateway = again,
+                    Err(error) => break Some(RunError::from(error)),
+                }
+                tally.borrow_mut().gateway_restarts = restarts;
+                let pid = gateway.pid().unwrap_or_default();
+                let why = error.in_short();
+                terminal.say(&format!("The gateway ended ({why}); process {pid} goes on, and the clients resume."));
+                continue;
+            }
             error = producers.ended() => break Some(error),
         }
         let look = looker.look(&mut tally.borrow_mut());
@@ -148,6 +178,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, RunError> {
         Some(error) => Some(error),
         None => tokio::select! {
             outcome = finish(&mut producers, &tally) => outcome.err(),
+            error = gateway.ended() => Some(error.into()),
             () = interrupts.next() => return Err(RunError::Interrupted),
         },
     };

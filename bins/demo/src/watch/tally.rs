@@ -27,6 +27,8 @@ pub(crate) struct Tally {
     pub(crate) resyncs: u64,
     /// Connections that ended before the run did.
     pub(crate) reconnects: u64,
+    /// How often the gateway was killed, or crashed, and was started again.
+    pub(crate) gateway_restarts: u32,
     /// States that the gateway left out because a newer one followed, for a client that lagged.
     pub(crate) conflated: u64,
     /// Publishes that a full ring refused, and that were tried again.
@@ -51,6 +53,7 @@ impl Tally {
             gaps: 0,
             resyncs: 0,
             reconnects: 0,
+            gateway_restarts: 0,
             conflated: 0,
             refused: 0,
             claimed: 0,

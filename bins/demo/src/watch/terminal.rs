@@ -78,9 +78,10 @@ impl Terminal {
             let _ = writeln!(out, "  {name:<12}{colour}{:>12}{}", thousands(count), self.paint(PLAIN));
         }
         for (name, count) in [
+            ("times the gateway was killed and started again", u64::from(tally.gateway_restarts)),
             ("gaps seen by clients", tally.gaps),
             ("streams that could not be resumed", tally.resyncs),
-            ("connections that broke", tally.reconnects),
+            ("connections that broke and were resumed", tally.reconnects),
             ("states left out for slow clients", tally.conflated),
             ("tries at a full ring", tally.refused),
         ] {
@@ -112,10 +113,10 @@ impl Terminal {
                 self.paint(PLAIN)
             );
         }
-        if let Some(complaint) = &tally.complaint {
+        let clean = verdict.is_clean() && problem.is_none();
+        if let (false, Some(complaint)) = (clean, &tally.complaint) {
             let _ = writeln!(out, "\n  first complaint: {complaint}");
         }
-        let clean = verdict.is_clean() && problem.is_none();
         let (colour, words) = match (clean, problem) {
             (true, _) => (GREEN, "Every notification arrived exactly once and in order.".to_owned()),
             (false, Some(problem)) => (RED, format!("FAILED: {problem}")),
