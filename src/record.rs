@@ -31,6 +31,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// Longest record, header included, in bytes.
 pub const RECORD_LEN_MAX: usize = 64 * 1024;
 
+/// Where the type code stands in a header.
+pub(crate) const TYPE_AT: usize = 8;
+
 /// Type code of the padding that fills a lap's end.
 pub(crate) const TYPE_PADDING: u8 = 0;
 

@@ -385,3 +385,42 @@ fn a_tap_changes_nothing_and_slows_nobody_down() {
     assert_eq!(seen, 1000);
     assert_eq!(bellwire::inspect::segments(&bus).unwrap().len(), before.len());
 }
+
+#[test]
+fn a_new_lane_waits_for_a_living_consumer_that_has_not_noticed_it_yet() {
+    let bus = Bus::new();
+    // It lives, and it does not look for lanes: it is not asked to wait or to refresh.
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let mut producer = small().open(&bus, "engine").unwrap();
+    let mut published = 0;
+    while producer.publish(&note("user", &(published + 1).to_string(), "")).is_ok() {
+        published += 1;
+        assert!(published < 1000, "the ring laps and nobody has read it");
+    }
+    assert!(published > 10);
+    assert!(drain(&mut reader).into_iter().eq(1..=published), "everything from the first one on");
+    let lane = reader.lanes().next().unwrap();
+    assert_eq!(reader.lane(lane).missed(), [0; 4]);
+    reader.commit(0);
+    publish_until_done(&mut producer, published + 1);
+    assert_eq!(drain(&mut reader), [published + 1]);
+}
+
+#[test]
+fn a_consumer_that_never_attaches_is_given_up_after_the_grace_time_and_stays_given_up() {
+    let bus = Bus::new();
+    drop(Reader::open(&bus, "storage").unwrap());
+    let mut producer = small().grace(Duration::from_millis(100)).open(&bus, "engine").unwrap();
+    let start = Instant::now();
+    for number in 1..=500 {
+        publish_until_done(&mut producer, number);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    assert_eq!(producer.counters().released, 1);
+    drop(producer);
+    let mut producer = small().grace(Duration::from_secs(1000)).open(&bus, "engine").unwrap();
+    for number in 501..=1000 {
+        publish_until_done(&mut producer, number);
+    }
+    assert_eq!(producer.counters().refused, [0; 4], "the next owner need not wait for it again");
+}

@@ -2,11 +2,12 @@
 
 use super::{Producer, PublishError, Published};
 use crate::notification::Notification;
+use crate::ring::writer::RingWriter;
 
-/// A batch of one producer: one clock read, and one commit for each ring it touched.
+/// A batch of one producer: one clock read, and one commit for each run of notifications of the same priority.
 ///
 /// Dropped without [`commit`](Self::commit), nothing of it was published. If the process is killed during `commit`, the
-/// batch is visible in some of the rings that it touched and not in the others, in each of them wholly or not at all.
+/// first so many runs of it are published and the rest is not.
 ///
 /// ```
 /// use bellwire::{Level, Notification, Producer, SystemNotice};
@@ -59,15 +60,17 @@ impl<'a> Batch<'a> {
     }
 
     /// Shows everything to all readers; tells how many notifications that were.
+    ///
+    /// It shows them in the order in which they were pushed, run by run of the same priority: whoever sees one of them
+    /// finds all that were pushed before it. So no reader shows an order's rejection before its acceptance, although
+    /// they go through different rings.
     #[inline]
     pub fn commit(mut self) -> usize {
         let len = self.len();
         if len > 0 {
-            // Most urgent first: a reader that is awake sees P0 before it is kept busy with the rest.
-            for ring in &mut self.producer.rings {
-                if ring.is_ahead() {
-                    ring.commit();
-                }
+            let rings = &mut self.producer.rings;
+            while let Some((ring, until)) = next_run(rings) {
+                rings[ring].show_until(until);
             }
             self.sequence = self.producer.sequence;
             let doorbell = &super::lane_header(&self.producer.segment).doorbell;
@@ -75,6 +78,22 @@ impl<'a> Batch<'a> {
         }
         len
     }
+}
+
+/// The ring with the oldest record that is not shown, and the lane sequence at which another ring is next.
+fn next_run(rings: &[RingWriter; 4]) -> Option<(usize, u64)> {
+    let (mut first, mut until) = (None, u64::MAX);
+    for (ring, sequence) in rings.iter().enumerate().filter_map(|(ring, r)| Some((ring, r.next_sequence()?)))
+    {
+        match first {
+            Some((_, least)) if least < sequence => until = until.min(sequence),
+            _ => {
+                until = until.min(first.map_or(u64::MAX, |(_, least)| least));
+                first = Some((ring, sequence));
+            }
+        }
+    }
+    first.map(|(ring, _)| (ring, until))
 }
 
 impl Drop for Batch<'_> {
@@ -87,5 +106,46 @@ impl Drop for Batch<'_> {
             }
             self.producer.sequence = self.sequence;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notification::{Level, Notification, Priority, SystemNotice};
+    use crate::{Producer, ProducerOptions};
+
+    /// Lane sequences of the last shown record of each ring, taken from how many are shown.
+    fn shown(producer: &Producer) -> [u64; 4] {
+        producer.counters().published
+    }
+
+    #[test]
+    fn a_batch_is_shown_in_the_order_of_its_records_whatever_ring_they_go_through() {
+        let bus = format!("t-{}-batch", std::process::id());
+        let options = Priority::ALL.into_iter().fold(ProducerOptions::new(), |o, p| o.capacity(p, 4096));
+        let mut producer = options.open(&bus, "engine").unwrap();
+        let notice = SystemNotice { title: "t", content: "", level: Level::Info, timestamp: 0 };
+        let note = Notification::to_all("Test", notice);
+        for _ in 0..50 {
+            let before = shown(&producer);
+            let mut batch = producer.batch();
+            // P1 P1 P0 P3 P3 P1: four runs; the rings wrap in the course of the fifty batches.
+            for priority in
+                [Priority::P1, Priority::P1, Priority::P0, Priority::P3, Priority::P3, Priority::P1]
+            {
+                batch.push(&note.with_priority(priority)).unwrap();
+            }
+            let mut states = Vec::new();
+            while let Some((ring, until)) = next_run(&batch.producer.rings) {
+                batch.producer.rings[ring].show_until(until);
+                let now = shown(batch.producer);
+                states.push(std::array::from_fn(|ring| now[ring] - before[ring]));
+            }
+            assert_eq!(states, [[0, 2, 0, 0], [1, 2, 0, 0], [1, 2, 0, 2], [1, 3, 0, 2]]);
+            assert_eq!(batch.commit(), 6);
+        }
+        drop(producer);
+        crate::inspect::remove_unheld(&bus).unwrap();
     }
 }

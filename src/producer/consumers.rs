@@ -33,11 +33,14 @@ struct Consumer {
     slot: Option<usize>,
     /// Its entry among the lane's acks.
     ack: Option<usize>,
-    /// The attachment that was promised not to be overtaken; 0: none.
-    acknowledged: u64,
+    /// Whether it is waited for: from when it is first seen until it is given up.
+    gates: bool,
+    /// What is behind these positions is kept for it.
     gating_from: [u64; 4],
-    /// Since when it is known to be dead.
-    dead_since: Option<Instant>,
+    /// The attachment that was told so; 0: none.
+    acknowledged: u64,
+    /// Since when it is known to be dead, or to live and not to attach to this lane.
+    absent_since: Option<Instant>,
     /// The parked count for which the doorbell was rung.
     rung_for: u32,
 }
@@ -65,7 +68,7 @@ impl Consumers {
     }
 
     pub(super) fn gating(&self) -> usize {
-        self.known.iter().filter(|consumer| consumer.acknowledged != 0).count()
+        self.known.iter().filter(|consumer| consumer.acknowledged != 0 && consumer.gates).count()
     }
 
     /// Rings the doorbell if a consumer went to sleep since it was last rung. Called after a commit.
@@ -83,28 +86,33 @@ impl Consumers {
     }
 
     /// Looks for new, moved, returned and dead consumers.
+    ///
+    /// A consumer of the bus is waited for from the moment it is seen, also before it has attached to this lane: what is
+    /// published between the opening of a lane and a gateway's noticing it is kept for the gateway.
     pub(super) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) {
+        let floors = rings.each_ref().map(RingWriter::floor);
         if self.directory.has_changed() {
-            self.list(lane);
+            self.list(lane, floors);
         }
         for consumer in &mut self.known {
-            if consumer.cursors.segment().owner_lives() {
-                consumer.dead_since = None;
-            } else {
-                consumer.dead_since.get_or_insert_with(Instant::now);
-            }
             consumer.find_slot(self.lane_key);
-            let attachment = consumer.attachment();
-            if consumer.slot.is_some() && attachment != consumer.acknowledged && consumer.dead_since.is_none()
-            {
-                consumer.acknowledged = attachment;
-                consumer.gating_from = rings.each_ref().map(RingWriter::floor);
+            let is_here = consumer.slot.is_some() && consumer.cursors.segment().owner_lives();
+            if !is_here {
+                consumer.absent_since.get_or_insert_with(Instant::now);
+                continue;
+            }
+            consumer.absent_since = None;
+            consumer.acknowledged = consumer.attachment();
+            if !consumer.gates {
+                consumer.gates = true;
+                consumer.gating_from = floors;
             }
         }
         // First respect their cursors, then tell them so.
         self.update_slowest(rings);
         for consumer in &self.known {
             if let Some(ack) = consumer.ack
+                && consumer.gates
                 && consumer.acknowledged != 0
             {
                 tell(&lane.acks[ack], consumer);
@@ -120,12 +128,14 @@ impl Consumers {
         }
     }
 
-    /// Stops waiting for those that hold up this ring and are dead for longer than the grace time.
-    pub(super) fn release_dead(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4], index: usize) {
+    /// Stops waiting for those that hold up this ring and are absent for longer than the grace time.
+    pub(super) fn release_absent(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4], index: usize) {
         let slowest = rings[index].slowest();
         for consumer in &mut self.known {
-            let dead_for_too_long = consumer.dead_since.is_some_and(|since| since.elapsed() >= self.grace);
-            if dead_for_too_long && consumer.position(index).is_some_and(|position| position <= slowest) {
+            let absent_for_too_long =
+                consumer.absent_since.is_some_and(|since| since.elapsed() >= self.grace);
+            if absent_for_too_long && consumer.position(index).is_some_and(|position| position <= slowest) {
+                consumer.gates = false;
                 consumer.acknowledged = 0;
                 self.released += 1;
                 if let Some(ack) = consumer.ack {
@@ -140,7 +150,7 @@ impl Consumers {
     }
 
     /// Attaches to consumers that are new, and lets go of those whose segment is gone or was made anew.
-    fn list(&mut self, lane: &LaneHeader) {
+    fn list(&mut self, lane: &LaneHeader, floors: [u64; 4]) {
         let names = directory::names(&self.bus, SegmentKind::Cursors);
         self.known.retain(|consumer| {
             let stays = names.contains(&consumer.name) && !consumer.was_replaced(&self.bus);
@@ -157,7 +167,7 @@ impl Consumers {
             let Ok(file) = segment_file(&self.bus, SegmentKind::Cursors, &name) else { continue };
             // A segment that is foreign or of another build does not gate us; its owner is told so when he opens it.
             let Ok(cursors) = ForeignCursors::open(&file, &self.trust) else { continue };
-            self.known.push(Consumer::new(name, cursors, lane));
+            self.known.push(Consumer::new(name, cursors, lane, floors));
         }
         // Entries that an earlier owner of this lane left for consumers that are gone.
         for (index, ack) in lane.acks.iter().enumerate() {
@@ -170,7 +180,7 @@ impl Consumers {
 }
 
 impl Consumer {
-    fn new(name: String, cursors: ForeignCursors, lane: &LaneHeader) -> Self {
+    fn new(name: String, cursors: ForeignCursors, lane: &LaneHeader, floors: [u64; 4]) -> Self {
         let key = cursors.header().identity.key.load(Ordering::Relaxed); // written once, before the file had a name
         let mine = |ack: &Ack| ack.key.load(Ordering::Relaxed) == key; // written by this lane's producers only
         let free = |ack: &Ack| ack.key.load(Ordering::Relaxed) == 0; // likewise
@@ -180,18 +190,20 @@ impl Consumer {
             key,
             slot: None,
             ack,
+            gates: true,
+            gating_from: floors,
             acknowledged: 0,
-            gating_from: [0; 4],
-            dead_since: None,
+            absent_since: None,
             rung_for: cursors.header().parked.load(Ordering::Relaxed).wrapping_sub(1), // rings at the first commit
             cursors,
         };
         if let Some(ack) = ack.map(|index| &lane.acks[index]) {
             if mine(ack) {
-                // What an earlier owner of this lane promised holds.
+                // What an earlier owner of this lane promised holds, and whom he gave up stays given up.
                 consumer.acknowledged = ack.attachment.load(Ordering::Relaxed); // written by producers only
+                consumer.gates = consumer.acknowledged != 0 || ack.released.load(Ordering::Relaxed) == 0;
                 for (from, promised) in consumer.gating_from.iter_mut().zip(&ack.gating_from) {
-                    *from = promised.load(Ordering::Relaxed); // likewise
+                    *from = promised.load(Ordering::Relaxed).max(*from); // likewise
                 }
             } else {
                 ack.released.store(0, Ordering::Relaxed); // a statistic
@@ -214,16 +226,13 @@ impl Consumer {
         let is_ours = |slot: &CursorSlot| slot.lane_key.load(Ordering::Acquire) == lane_key; // pairs with `claim`
         if !self.slot().is_some_and(is_ours) {
             self.slot = self.cursors.header().slots.iter().position(is_ours);
-            if self.slot.is_none() {
-                self.acknowledged = 0;
-            }
         }
     }
 
-    /// Its position in that ring, if we wait for it.
+    /// Its position in that ring, if we wait for it. As long as it has no cursor there, that is where we began to wait.
     fn position(&self, ring: usize) -> Option<u64> {
-        let slot = self.slot().filter(|_| self.acknowledged != 0)?;
-        Some(slot.cursors[ring].position().max(self.gating_from[ring]))
+        let cursor = self.slot().map_or(0, |slot| slot.cursors[ring].position());
+        self.gates.then(|| cursor.max(self.gating_from[ring]))
     }
 
     /// Whether the file of that name is not the one that we have mapped.

@@ -38,8 +38,8 @@ const FULL_LOOK_INTERVAL_NS: u64 = 1_000_000;
 /// dead consumers (a `stat` of /dev/shm and one `fcntl` a consumer; allocation only when a consumer appears).
 ///
 /// # When its ring is full
-/// [`PublishError::Full`], at once: nothing is overwritten that a live gating consumer has not read, and nothing is
-/// lost silently. Try again, shed, or stop trading: the caller decides. With no consumer at all on the bus the oldest
+/// [`PublishError::Full`], at once: nothing is overwritten that a consumer of the bus has not read, and nothing is
+/// lost silently. (A consumer that is dead, or does not attach to this lane, for longer than the grace time is given up.) Try again, shed, or stop trading: the caller decides. With no consumer at all on the bus the oldest
 /// records are overwritten.
 ///
 /// # When it dies
@@ -133,7 +133,7 @@ pub struct Counters {
     pub rings: u64,
     /// Consumers that the producer waits for.
     pub gating: usize,
-    /// How often it stopped waiting for a consumer that was dead for longer than the grace time.
+    /// How often it stopped waiting for a consumer that was absent for longer than the grace time.
     pub released: u64,
 }
 
@@ -251,7 +251,7 @@ impl Producer {
         }
         if now.wrapping_sub(self.looked_at) as u64 >= FULL_LOOK_INTERVAL_NS {
             self.look_at(now);
-            self.consumers.release_dead(lane_header(&self.segment), &mut self.rings, index);
+            self.consumers.release_absent(lane_header(&self.segment), &mut self.rings, index);
         }
         self.rings[index].make_room(len).map_err(|no_room| {
             self.rings[index].count_refusal();

@@ -201,6 +201,9 @@ impl RingReader {
     ) -> Result<Place, RingFault> {
         let mut at = if from.position < self.at.position { self.at } else { from };
         let committed = self.committed();
+        if !gated && !self.intact(at.position) {
+            return Ok(at);
+        }
         if committed < at.position || committed - self.at.position > self.capacity {
             return Err(self.impossible(committed));
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, compiler_fence, fence};
 
 use super::{Place, stride};
 use crate::layout::{LANDMARKS, RingHeader};
-use crate::record::{RECORD_HEADER_LEN, RecordHeader, TYPE_PADDING};
+use crate::record::{RECORD_HEADER_LEN, RecordHeader, TYPE_AT, TYPE_PADDING};
 
 /// Nobody gates: the writer may go on for ever.
 pub(crate) const NOBODY: u64 = u64::MAX;
@@ -208,11 +208,63 @@ impl RingWriter {
         // The last landmark may be the place of the next record; then the one before it is the newest with a record.
         let newest = usize::from(self.marked[1].position < self.at.position);
         self.anchor = self.marked[newest];
+        self.show(self.at);
+    }
+
+    /// The commit point.
+    #[inline]
+    fn show(&self, place: Place) {
         let commit = &self.header().commit;
-        commit.records.store(self.at.ordinal, Ordering::Relaxed); // a statistic; exact counts come from landmarks
-        commit.position.store(self.at.position, Ordering::Release); // pairs with the Acquire of every reader
+        commit.records.store(place.ordinal, Ordering::Relaxed); // a statistic; exact counts come from landmarks
+        commit.position.store(place.position, Ordering::Release); // pairs with the Acquire of every reader
         // The parked words are looked at after this store: see `doorbell`.
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Lane sequence of the first record that is written and not shown yet.
+    pub(crate) fn next_sequence(&self) -> Option<u64> {
+        self.is_ahead().then(|| self.at_hidden(self.skip_padding(self.committed)).lane_sequence)
+    }
+
+    /// Shows the records whose lane sequence is less than `until`. The last of them is shown by [`Self::commit`].
+    pub(crate) fn show_until(&mut self, until: u64) {
+        let mut place = self.committed;
+        while place != self.at {
+            let start = self.skip_padding(place);
+            let header = self.at_hidden(start);
+            if header.lane_sequence >= until {
+                break;
+            }
+            place =
+                Place { position: start.position + u64::from(header.record_len), ordinal: start.ordinal + 1 };
+        }
+        if place == self.at {
+            return self.commit();
+        }
+        // The anchor stays: nothing more is written before the rest is shown.
+        self.committed = place;
+        self.show(place);
+    }
+
+    /// The header of a record that was written and not shown yet.
+    fn at_hidden(&self, place: Place) -> RecordHeader {
+        let start = self.data.wrapping_add((place.position % self.capacity) as usize);
+        // SAFETY: between `committed` and `at` records stand that this writer wrote whole; a reader at most reads them.
+        let bytes = unsafe { &*start.cast::<[u8; RECORD_HEADER_LEN]>() };
+        RecordHeader::from_bytes(bytes)
+    }
+
+    /// The place of the next record: this one, or the next lap's beginning if padding stands here.
+    fn skip_padding(&self, place: Place) -> Place {
+        let offset = place.position % self.capacity;
+        let kind = self.data.wrapping_add(offset as usize + TYPE_AT);
+        // SAFETY: at least the sixteen bytes of a padding's header stand here, written by this writer.
+        let kind = unsafe { *kind };
+        if kind == TYPE_PADDING {
+            Place { position: place.position + self.capacity - offset, ..place }
+        } else {
+            place
+        }
     }
 
     /// Whether something was written since the last commit.

@@ -81,7 +81,7 @@ async def a_silent_client_is_closed_with_4003_although_things_are_sent_to_it_and
                 assert opcode != 8
                 await asyncio.sleep(0.1)
             raw.close()
+            await ponging.ws.close()
         finally:
             publishing.cancel()
             listening.cancel()
-        await ponging.ws.close()

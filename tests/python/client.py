@@ -38,8 +38,10 @@ class Client:
         """Connected; nothing was read."""
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else None
         options.setdefault("max_size", 512 << 10)  # no frame is longer, says the page
+        # A client that was left unread does not see the answer to its close.
+        options.setdefault("close_timeout", 2 if "max_queue" not in options else 0.1)
         ws = await connect(url, subprotocols=protocols or None, additional_headers=headers, proxy=None,
-                           open_timeout=PATIENCE, close_timeout=PATIENCE, ping_interval=None, **options)
+                           open_timeout=PATIENCE, ping_interval=None, **options)
         return cls(ws)
 
     @classmethod

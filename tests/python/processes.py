@@ -101,7 +101,11 @@ class Site:
         run = await asyncio.create_subprocess_exec(
             BINARIES / "bellwirectl", "publish", "--bus", self.bus, "--producer", producer, "--from", "-", "--json",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-        out, words = await run.communicate(lines.encode())
+        try:
+            out, words = await run.communicate(lines.encode())
+        finally:
+            if run.returncode is None:
+                run.kill()
         assert run.returncode == 0, f"bellwirectl publish: exit {run.returncode}: {words.decode()[-2000:]}"
         return [json.loads(line)["message_id"] for line in out.splitlines()]
 
