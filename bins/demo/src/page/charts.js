@@ -80,7 +80,7 @@ const Charts = (() => {
       pen.strokeStyle = ink;
       pen.setLineDash([4, 4]);
       pen.beginPath();
-      pen.moveTo(0, y(this.targetUs));
+      pen.moveTo(44, y(this.targetUs));
       pen.lineTo(width, y(this.targetUs));
       pen.stroke();
       pen.setLineDash([]);

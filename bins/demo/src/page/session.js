@@ -15,18 +15,23 @@ const parseFrame = (text) => JSON.parse(text.replace(NANOSECONDS, '"$1":"$2"'));
 /** Milliseconds, with microseconds behind the point. */
 const milliseconds = (ns) => Number(BigInt(ns) / 1000n) / 1000;
 
-// performance.now() is finer than Date.now(), but its origin is not exactly the wall clock's, and wall clocks move.
-// So the offset is read at the very tick of the wall clock, now and then.
-let clockOffset = 0;
+// The wall clock in fine steps. Date.now() cuts its milliseconds off, so each reading of it against performance.now() is
+// a lower bound of their distance, and the greatest of many readings is the distance. One is taken with every frame;
+// windows of half a minute follow a wall clock that is corrected.
+const WINDOW_MS = 30_000;
+const clock = { now: -Infinity, before: -Infinity, since: 0 };
 function readClock() {
-  const before = Date.now();
-  let now = before;
-  for (let spins = 0; now === before && spins < 100_000; spins++) now = Date.now();
-  clockOffset = now - performance.now();
+  const fine = performance.now();
+  if (fine - clock.since > WINDOW_MS) Object.assign(clock, { before: clock.now, now: -Infinity, since: fine });
+  clock.now = Math.max(clock.now, Date.now() - fine);
 }
-const wallMs = () => performance.now() + clockOffset;
-readClock();
-setInterval(readClock, 20_000);
+function wallMs() {
+  const fine = performance.now();
+  readClock();
+  return fine + Math.max(clock.now, clock.before);
+}
+// A few ticks to begin with.
+for (const until = performance.now() + 4; performance.now() < until;) readClock();
 
 const tell = (type, facts = {}) => postMessage({ type, ...facts });
 
