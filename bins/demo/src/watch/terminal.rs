@@ -78,7 +78,7 @@ impl Terminal {
             let _ = writeln!(out, "  {name:<12}{colour}{:>12}{}", thousands(count), self.paint(PLAIN));
         }
         for (name, count) in [
-            ("times the gateway was killed and started again", u64::from(tally.gateway_restarts)),
+            ("gateway killed and started again", u64::from(tally.gateway_restarts)),
             ("gaps seen by clients", tally.gaps),
             ("streams that could not be resumed", tally.resyncs),
             ("connections that broke and were resumed", tally.reconnects),
@@ -86,7 +86,7 @@ impl Terminal {
             ("tries at a full ring", tally.refused),
         ] {
             if count > 0 {
-                let _ = writeln!(out, "  {} {name}", thousands(count));
+                let _ = writeln!(out, "  {name}: {}", thousands(count));
             }
         }
         let _ = writeln!(
