@@ -251,25 +251,6 @@ fn notice_line(priority: u8) -> Value {
 }
 
 #[test]
-fn a_new_lane_is_attached_by_living_consumers_before_anything_is_published() {
-    let bus = Bus::new();
-    let mut reader = ReaderOptions::new().open(&bus.0, "gateway").unwrap();
-    let child = bus.start(&NOTICE);
-    let mut read = 0;
-    until("the notification came", || {
-        reader.wait(Duration::from_millis(50));
-        read += reader.round(Budget::default(), |_, _| {});
-        reader.commit(0);
-        read == 1
-    });
-    let ran = finish(child);
-    ran.exits(0);
-    assert!(!ran.err.contains("nobody consumes"), "{ran:#?}");
-    let lane = &bus.ctl(&["inspect", "ops", "--json"]).json()[0];
-    assert_eq!(lane["consumers"][0]["gating"], true, "{lane}");
-}
-
-#[test]
 fn a_rate_is_kept() {
     let bus = Bus::new();
     let lines: String = (0..20).map(|_| format!("{}\n", notice_line(3))).collect();

@@ -30,10 +30,6 @@ use crate::stop::Stop;
 const FIRST_WAIT: Duration = Duration::from_micros(100);
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
-/// How long to wait for living consumers to attach to the lane before publishing begins. One that takes longer is not
-/// waited for: it may be stopped.
-const ATTACH_WAIT: Duration = Duration::from_millis(500);
-
 /// Publish notifications: one from flags, or many from lines of JSON
 ///
 /// Opens the lane --producer NAME (only one live process can have it) and publishes there. The lane
@@ -148,25 +144,19 @@ fn open(global: &Global, args: &Publish) -> Result<Producer, Failure> {
     if let Some(group) = &global.group {
         options = options.group(group);
     }
-    let mut producer = options.open(global.bus(), &args.producer)?;
-    // A consumer sees a new lane a moment after it was made, and until it is acknowledged it can be overtaken.
-    let consumers = living_consumers(global.bus());
-    let opened = Instant::now();
-    while producer.counters().gating < consumers && opened.elapsed() < ATTACH_WAIT {
-        std::thread::sleep(Duration::from_millis(1));
-        producer.look();
-    }
-    if consumers == 0 {
+    let producer = options.open(global.bus(), &args.producer)?;
+    if !has_living_consumers(global.bus()) {
         words("nobody consumes this bus now; what is published stays until the ring comes round");
     }
     Ok(producer)
 }
 
-fn living_consumers(bus: &str) -> usize {
+fn has_living_consumers(bus: &str) -> bool {
     // The name was checked when the lane was opened.
     let segments = inspect::segments(bus).unwrap_or_default();
-    let lives = |segment: &&Segment| segment.kind == SegmentKind::Cursors && segment.held == Some(true);
-    segments.iter().filter(lives).count()
+    segments
+        .iter()
+        .any(|segment: &Segment| segment.kind == SegmentKind::Cursors && segment.held == Some(true))
 }
 
 fn from_flags(global: &Global, args: &Publish) -> Result<Exit, Failure> {
