@@ -5,7 +5,7 @@ import json
 
 from websockets.exceptions import InvalidStatus
 
-from client import PATIENCE, Client, Raw
+from client import PATIENCE, Client, Raw, journalled
 from harness import check
 from processes import Site, text_of, token, trade
 
@@ -87,6 +87,7 @@ async def an_unknown_or_forbidden_channel_changes_nothing():
 async def requests_sent_in_one_go_are_answered_in_order():
     with Site() as site:
         await site.publish(trade("anna", "x"))
+        await journalled(site.url, token("anna"), user=1)
         async with await Client.open(site.url, bearer=token("anna")) as client:
             # The token came with the handshake: nothing needs to be waited for.
             await client.send(op="subscribe", id=1, channels=["trade"], snapshot=True)
@@ -221,6 +222,8 @@ async def a_heartbeat_comes_within_its_time_and_moves_the_position():
                 beat = await client.until("heartbeat")
             assert isinstance(beat["time"], str) and set(beat["streams"]) == {"user", "all"}
             await site.publish(trade("anna", "y"))
+            while client.positions["user"][1] < 8:
+                await client.until("heartbeat")
             await client.subscribe(channels=["trade"])
             await site.publish(trade("anna", "z"))
             assert [text_of(data) for data in await client.until_got(1)] == ["z"]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from client import Client, connected
+from client import Client, connected, journalled
 from harness import check
 from processes import Site, account, notice, risk, text_of, token, trade
 
@@ -21,6 +21,7 @@ async def a_resume_delivers_exactly_what_was_missed():
         await client.ws.close()
         both = ((trade("anna", str(number)), trade("bert", "x")) for number in range(10, 500))
         await site.publish(*(one for pair in both for one in pair), notice("missed"))
+        await journalled(site.url, token("anna"), user=500, all=1)
         client = await Client.subscribed(site.url, token("anna"), positions)
         joined = client.frames[-1]["streams"]
         assert joined["user"] == {"epoch": positions["user"][0], "recovered": True, "seq": 10, "to": 500}
@@ -53,6 +54,7 @@ async def a_resume_on_some_channels_has_no_false_gaps():
     with Site() as site:
         both = ((trade("anna", str(number)), risk("anna", str(number))) for number in range(100))
         await site.publish(*(one for pair in both for one in pair))
+        await journalled(site.url, token("anna"), user=200)
         epoch = (await Client.login(site.url, token("anna"))).frames[-1]["streams"]["user"]["epoch"]
         for channels, count in (["risk"], 100), (["trade", "risk"], 200), (["system"], 0):
             client = await Client.login(site.url, token("anna"))
@@ -99,6 +101,7 @@ async def after_sigkill_and_restart_nothing_is_lost_or_doubled_and_the_epoch_is_
 async def an_unknown_epoch_is_a_resync():
     with Site() as site:
         await site.publish(*(trade("anna", str(number)) for number in range(5)))
+        await journalled(site.url, token("anna"), user=5)
         for epoch in ("0", "ffffffff", "no epoch at all", ""):
             client = await Client.login(site.url, token("anna"))
             now = client.frames[-1]["streams"]["user"]
@@ -131,11 +134,13 @@ async def what_has_left_the_journal_is_a_resync_and_the_rest_can_be_had():
             return (await client.until("auth_ok"))["streams"]["user"]
 
         await site.publish(*(trade("anna", str(number)) for number in range(5)))
+        await journalled(site.url, token("anna"), user=5)
         was = await stream()
         assert (was["oldest"], was["head"]) == (1, 5)
         # Other things, and now and then one of hers, so that her stream lives on.
         while (now := await stream())["oldest"] < 4:
             await site.publish(*(trade("bert", "x" * 30_000) for _ in range(20)), trade("anna", str(now["head"])))
+            await journalled(site.url, token("anna"), user=now["head"] + 1)
         assert now["epoch"] == was["epoch"] and now["oldest"] < now["head"]
         joined = (await client.subscribe(resume={"user": {"epoch": was["epoch"], "seq": 2}}))["streams"]["user"]
         assert joined["recovered"] is False and joined["seq"] == now["head"]
@@ -150,6 +155,7 @@ async def what_has_left_the_journal_is_a_resync_and_the_rest_can_be_had():
         while (gone := await stream())["epoch"] == was["epoch"]:
             await site.publish(*(trade("bert", "x" * 30_000) for _ in range(40)))
         await site.publish(trade("anna", "anew"))
+        await journalled(site.url, token("anna"), user=1)
         again = await Client.subscribed(site.url, token("anna"), {"user": (was["epoch"], now["head"])})
         assert (await again.until("resync"))["why"] == "epoch_changed"
         assert again.positions["user"] == (gone["epoch"], 1)
@@ -161,6 +167,7 @@ async def what_has_left_the_journal_is_a_resync_and_the_rest_can_be_had():
 async def a_seq_beyond_the_head_is_error_4511_and_changes_nothing():
     with Site() as site:
         await site.publish(*(trade("anna", str(number)) for number in range(3)))
+        await journalled(site.url, token("anna"), user=3)
         client = await Client.login(site.url, token("anna"))
         epoch = client.frames[-1]["streams"]["user"]["epoch"]
         await client.send(op="subscribe", id=7, resume={"user": {"epoch": epoch, "seq": 4}})
@@ -169,6 +176,7 @@ async def a_seq_beyond_the_head_is_error_4511_and_changes_nothing():
         await client.send(op="list", id=8)
         assert (await client.until("subscriptions"))["channels"] == []
         await site.publish(trade("anna", "3"))
+        await journalled(site.url, token("anna"), user=4)
         await client.quiet()
         await client.subscribe(resume={"user": {"epoch": epoch, "seq": 3}})
         assert [text_of(data) for data in await client.until_got(1)] == ["3"]
@@ -179,6 +187,7 @@ async def a_seq_beyond_the_head_is_error_4511_and_changes_nothing():
 async def unsubscribing_ends_a_replay_too():
     with Site() as site:
         await site.publish(*(trade("anna", f"{number} " + "x" * 5_000) for number in range(3000)))
+        await journalled(site.url, token("anna"), user=3000)
         client = await Client.login(site.url, token("anna"), max_queue=1)
         epoch = client.frames[-1]["streams"]["user"]["epoch"]
         await client.subscribe(resume={"user": {"epoch": epoch, "seq": 0}})

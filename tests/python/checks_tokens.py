@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.exceptions import InvalidStatus
 
-from client import Client
+from client import Client, journalled
 from harness import check
 from processes import SECRET, Site, text_of, token, trade
 
@@ -132,6 +132,7 @@ async def a_token_is_renewed_while_the_streams_go_on():
         await client.send(op="auth", id=9, token=token("anna", channels=[]))
         assert (await client.until("auth_ok", id=9))["channels"] == []
         await site.publish(trade("anna", "in between"))
+        await journalled(site.url, token("anna"), user=3)
         await client.quiet(0.2)
         await client.send(op="auth", id=10, token=token("anna"))
         await client.until("auth_ok", id=10)

@@ -22,6 +22,17 @@ class Closed(Exception):
         self.code, self.reason = code, reason
 
 
+async def journalled(url, token, **heads):
+    """Waits until the streams are so far: a publisher is done a moment before the gateway has read it all."""
+    async with await Client.login(url, token) as client:
+        streams = client.frames[-1]["streams"]
+        while any(streams[stream]["head"] < head for stream, head in heads.items()):
+            await asyncio.sleep(0.03)
+            await client.send(op="auth", token=token)
+            streams = (await client.until("auth_ok"))["streams"]
+        assert all(streams[stream]["head"] == head for stream, head in heads.items()), (heads, streams)
+
+
 class Client:
     """One v1 session."""
 
