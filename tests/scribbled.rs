@@ -1,0 +1,153 @@
+//! Lanes and cursors with bytes changed at random: whoever opens or reads them gets records, errors or nothing, but
+//! never panics, never runs away, and never looks outside.
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use bellwire::{Priority, Reader, Tap, TapPoll, TapStart, inspect};
+use common::{Bus, note, small};
+use proptest::prelude::*;
+
+/// More steps than a ring of 4096 bytes can have records: whoever needs more goes round in circles.
+const STEPS_MAX: usize = 4096;
+
+fn read_everything(bus: &str, outcomes: &mut [u64; 4]) {
+    if let Ok(mut tap) = Tap::open(bus, "engine", TapStart::Oldest) {
+        for priority in Priority::ALL {
+            let mut steps = 0;
+            loop {
+                steps += 1;
+                assert!(steps < STEPS_MAX, "a tap goes round in circles");
+                match tap.poll(priority) {
+                    Ok(TapPoll::Record(record)) => {
+                        outcomes[0] += u64::from(record.view().is_ok());
+                    }
+                    Ok(TapPoll::Lost { .. }) => {}
+                    Ok(TapPoll::Empty) => break,
+                    Err(_) => {
+                        outcomes[1] += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        let _ = Tap::open(bus, "engine", TapStart::Now);
+    } else {
+        outcomes[2] += 1;
+    }
+    let _ = inspect::LaneStatus::read(bus, "engine", None);
+    let _ = inspect::CursorsStatus::read(bus, "storage", None);
+    if let Ok(mut reader) = Reader::open(bus, "storage") {
+        for lane in reader.lanes() {
+            for priority in Priority::ALL {
+                let mut scout = bellwire::Scout::default();
+                let _ = reader.scan(lane, priority, &mut scout, |_| std::ops::ControlFlow::Continue(()));
+                let mut steps = 0;
+                loop {
+                    steps += 1;
+                    assert!(steps < STEPS_MAX, "a reader goes round in circles");
+                    match reader.peek(lane, priority) {
+                        Ok(Some(slot)) => {
+                            let mut copy = vec![0; slot.header().archive_len as usize];
+                            let copied = slot.copy_archive(&mut copy);
+                            let sound = copied.is_ok() && slot.header().view(&copy).is_ok();
+                            assert_eq!(sound, slot.view().is_ok(), "in place and copied are judged alike");
+                        }
+                        Ok(None) => break,
+                        Err(fault) => {
+                            reader.quarantine(lane, fault);
+                            break;
+                        }
+                    }
+                    reader.advance(lane, priority);
+                }
+            }
+        }
+        reader.commit(1);
+    } else {
+        outcomes[2] += 1;
+    }
+    match small().open(bus, "engine") {
+        Ok(mut producer) => {
+            for index in 0..100 {
+                let note = note("user", "title", "content").with_priority(Priority::ALL[index % 4]);
+                let _ = producer.publish(&note);
+            }
+            outcomes[3] += 1;
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+#[test]
+fn scribbled_segments_never_make_anybody_panic() {
+    let bus = Bus::new();
+    {
+        let mut producer = small().open(&bus, "engine").unwrap();
+        let mut reader = Reader::open(&bus, "storage").unwrap();
+        for index in 0..100 {
+            let note = note("user", "title", "content").with_priority(Priority::ALL[index % 4]);
+            producer.publish(&note).unwrap();
+            if index % 3 == 0 {
+                reader.round(bellwire::Budget::default(), |_, _| ());
+                reader.commit(0);
+            }
+        }
+    }
+    let lane = format!("/dev/shm/bellwire.{}.lane.engine", &*bus);
+    let cursors = format!("/dev/shm/bellwire.{}.cursors.storage", &*bus);
+    let whole = (std::fs::read(&lane).unwrap(), std::fs::read(&cursors).unwrap());
+    let restore = || {
+        std::fs::write(&lane, &whole.0).unwrap();
+        std::fs::write(&cursors, &whole.1).unwrap();
+    };
+    // Words that do harm: limits, neighbours of what is there, and anything.
+    let word = prop_oneof![
+        2 => any::<u64>(),
+        1 => Just(u64::MAX),
+        1 => (0..64u64).prop_map(|back| u64::MAX - back),
+        2 => 0..20_000u64,
+        2 => (0..2_000u64).prop_map(|sixteenths| sixteenths * 16),
+        1 => (0..64u32).prop_map(|bit| 1 << bit),
+    ];
+    // Where it hurts: identity, commit and reservation lines, landmarks and acks, record headers, cursors; and anywhere.
+    let ring =
+        |from: u64, len: u64| (0..4u64, 0..len).prop_map(move |(ring, at)| 384 + ring * 1280 + from + at);
+    let at = prop_oneof![
+        1 => 0..128u64,
+        4 => ring(0, 16),
+        4 => ring(128, 16),
+        2 => ring(256, 1024),
+        1 => 5504..7552u64,
+        4 => (0..4u64, 0..20u64, 0..48u64).prop_map(|(ring, record, at)| 8192 + ring * 4096 + record * 160 + at),
+        2 => 512..1024u64,
+        1 => 0..24_576u64,
+    ];
+    let change = (prop::bool::weighted(0.2), at, word, 1..9usize);
+    let mut outcomes = [0; 4];
+    let cell = std::cell::RefCell::new(&mut outcomes);
+    let config = ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let result = runner.run(&prop::collection::vec(change, 1..4), |changes| {
+        restore();
+        for (in_cursors, at, word, len) in changes {
+            let path = if in_cursors { &cursors } else { &lane };
+            let at = at.min(std::fs::metadata(path).unwrap().len() - 8);
+            File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .write_all_at(&word.to_le_bytes()[..len.min(8)], at)
+                .unwrap();
+        }
+        read_everything(&bus, &mut cell.borrow_mut());
+        Ok(())
+    });
+    restore();
+    read_everything(&bus, &mut outcomes);
+    result.unwrap();
+    let [sound, faults, refused, adopted] = outcomes;
+    assert!(sound > 100_000 && faults > 2000 && refused > 50 && adopted > 2000, "{outcomes:?}");
+}
