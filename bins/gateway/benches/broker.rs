@@ -95,7 +95,7 @@ fn append(dir: &Path) {
     let record = bellwire::to_record(&trade("user_00001"), 1, 1, 1).expect("a record");
     let header = RecordHeader::from_bytes(record.first_chunk().expect("a header"));
     let archive = &record[RECORD_HEADER_LEN..][..header.archive_len as usize];
-    let mut journal = Journal::open(config(dir), 1, &mut |_| Ok(())).expect("a journal").0;
+    let mut journal = Journal::open(config(dir), 1, &mut |_, _| Ok(())).expect("a journal").0;
     let mut prev = 0;
     let mut one = |journal: &mut Journal, seq: u64| {
         let room = journal.room(archive.len(), 1).expect("room");
@@ -188,7 +188,7 @@ fn broker_cpu() -> u64 {
 /// A start with a journal of that many MiB: in the page cache, as after a restart of the gateway.
 fn cold_start(dir: &Path, mib: u64) {
     let users: Vec<_> = (0..USERS).map(|user| format!("user_{user:05}")).collect();
-    let mut journal = Journal::open(config(dir), 1, &mut |_| Ok(())).expect("a journal").0;
+    let mut journal = Journal::open(config(dir), 1, &mut |_, _| Ok(())).expect("a journal").0;
     let mut heads = vec![(0, 0); USERS];
     let mut count = 0;
     while journal.retained_bytes() <= mib << 20 {
@@ -215,7 +215,7 @@ fn cold_start(dir: &Path, mib: u64) {
         running.stop(Duration::from_secs(5)).expect("an orderly end");
     }
     let begun = Instant::now();
-    drop(Journal::open(config(dir), 1, &mut |_| Ok(())).expect("a journal"));
+    drop(Journal::open(config(dir), 1, &mut |_, _| Ok(())).expect("a journal"));
     println!("start, walking alone: {:?}", begun.elapsed());
     let _ = bellwire::inspect::remove_unheld(&bus);
 }

@@ -143,7 +143,7 @@ struct Line {
 }
 
 fn journalled(config: BrokerConfig) -> Vec<Line> {
-    let (journal, _) = Journal::open(config.journal, 1, &mut |_| Ok(())).unwrap();
+    let (journal, _) = Journal::open(config.journal, 1, &mut |_, _| Ok(())).unwrap();
     let mut reader = journal.reader();
     let mut lines = Vec::new();
     let mut at = reader.start();

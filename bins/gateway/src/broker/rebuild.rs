@@ -40,16 +40,18 @@ impl Rebuild {
         }
     }
 
-    /// Takes the next entry.
+    /// Takes the next entry; `stream_goes_on` unless a loss of power has ended its stream.
     ///
     /// # Errors
     /// What does not fit to the entries before.
-    pub(super) fn entry(&mut self, entry: &Entry<'_>) -> Result<(), String> {
+    pub(super) fn entry(&mut self, entry: &Entry<'_>, stream_goes_on: bool) -> Result<(), String> {
         if self.is_first {
             self.start = entry.offset;
             self.is_first = false;
         }
-        self.streams.replay(entry, self.start)?;
+        if stream_goes_on {
+            self.streams.replay(entry, self.start)?;
+        }
         if entry.lane != self.lane.0 {
             self.put_lane_back();
             self.lane = (entry.lane, self.highest.get(&entry.lane).copied().unwrap_or_default());
@@ -71,9 +73,12 @@ impl Rebuild {
         }
     }
 
-    /// The tables as they were when the last entry was appended.
-    pub(super) fn finish(mut self, generation: u32) -> (Streams, Dedup, Highest) {
+    /// The tables as they were when the last entry was appended; without streams if those are over.
+    pub(super) fn finish(mut self, generation: u32, streams_are_over: bool) -> (Streams, Dedup, Highest) {
         self.put_lane_back();
+        if streams_are_over {
+            self.streams = Streams::new();
+        }
         self.streams.finish_replay();
         self.streams.set_generation(generation);
         let mut dedup = Dedup::new(self.window);

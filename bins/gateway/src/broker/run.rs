@@ -67,9 +67,10 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     }
     let begun = Instant::now();
     let mut rebuild = Rebuild::new(config.dedup_window);
-    let (journal, recovered) =
-        Journal::open(config.journal, wall_clock(), &mut |entry| rebuild.entry(entry))?;
-    let (streams, dedup, highest) = rebuild.finish(journal.generation());
+    let (journal, recovered) = Journal::open(config.journal, wall_clock(), &mut |entry, stream_goes_on| {
+        rebuild.entry(entry, stream_goes_on)
+    })?;
+    let (streams, dedup, highest) = rebuild.finish(journal.generation(), recovered.streams_are_over);
     tracing::info!(
         entries = recovered.entries,
         segments = recovered.segments,
@@ -322,7 +323,7 @@ impl Broker {
                 break;
             }
         }
-        self.rounds.intake.journal.sync().map_err(StopError::Failed)
+        self.rounds.intake.journal.close().map_err(StopError::Failed)
     }
 }
 

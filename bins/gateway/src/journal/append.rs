@@ -47,6 +47,8 @@ pub struct Journal {
     pub(super) keeper: Housekeeper,
     pub(super) generation: u32,
     pub(super) boot_id: [u8; 16],
+    /// Streams of entries before this offset are over; 0: none is.
+    pub(super) fresh_from: u64,
     /// Length of the archive for which room was given.
     pub(super) room: Option<usize>,
     /// Length of all segments, in bytes.
@@ -166,6 +168,18 @@ impl Journal {
         if self.config.sync == SyncPolicy::None { Ok(()) } else { self.writer.segment().sync() }
     }
 
+    /// Writes everything to disk, whatever the policy, and notes that this was done: after an orderly end the next start
+    /// of the machine need not doubt the journal.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn close(&mut self) -> Result<(), JournalError> {
+        let segment = self.writer.segment();
+        segment.sync()?;
+        segment.store_word(DURABLE_AT, 1);
+        segment.sync()
+    }
+
     /// The number that new streams get as their epoch.
     pub fn generation(&self) -> u32 {
         self.generation
@@ -225,8 +239,7 @@ impl Journal {
             &self.config,
             self.shared.journal_id,
             full.end(),
-            self.generation,
-            self.boot_id,
+            Words { generation: self.generation, fresh_from: self.fresh_from, boot_id: self.boot_id },
             now,
         )?;
         // A crash here leaves a segment that has a successor and no seal: recovery scans it to its end.
@@ -241,14 +254,21 @@ impl Journal {
     }
 }
 
+/// What one segment's header takes over from the one before.
+#[derive(Clone, Copy)]
+pub(super) struct Words {
+    pub(super) generation: u32,
+    pub(super) fresh_from: u64,
+    pub(super) boot_id: [u8; 16],
+}
+
 /// Makes the segment that begins at `base` out of allocated space.
 pub(super) fn activate(
     blank: Blank,
     config: &JournalConfig,
     journal_id: u64,
     base: u64,
-    generation: u32,
-    boot_id: [u8; 16],
+    words: Words,
     now: i64,
 ) -> Result<SegmentWriter, JournalError> {
     let header = SegmentHeader {
@@ -257,9 +277,10 @@ pub(super) fn activate(
         journal_id,
         fingerprint: bellwire::abi_fingerprint(),
         created_at: now,
-        boot_id,
+        boot_id: words.boot_id,
     };
-    let writer = blank.activate(header, generation, &config.dir.join(segment_name(base)))?;
+    let name = config.dir.join(segment_name(base));
+    let writer = blank.activate(header, words.generation, words.fresh_from, &name)?;
     if config.sync == SyncPolicy::Every {
         // With an interval the housekeeper does it: it can take many milliseconds.
         sync_dir(&config.dir)?;

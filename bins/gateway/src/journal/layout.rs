@@ -13,7 +13,7 @@
 //!  72       | crc of 8..72 | zero  | generation   | !generation   |  <- from here on written in place, 8 bytes at once
 //!  88       | used: where the entries end, 0 while it is the last segment |
 //!  96       | durable: 1 once everything above and below is on disk       |
-//!  104      | zero                                                        |
+//!  104      | fresh from: streams of entries before this offset are over; 0: none is | zero |
 //!  128      | entry | entry | entry | zero ...                            |
 //!           +----------------------------------------------------+
 //!
@@ -56,6 +56,7 @@ pub const ENTRY_LEN_MAX: usize = ENTRY_HEADER_LEN + RECORD_LEN_MAX;
 pub(super) const GENERATION_AT: usize = 80;
 pub(super) const USED_AT: usize = 88;
 pub(super) const DURABLE_AT: usize = 96;
+pub(super) const FRESH_AT: usize = 104;
 const CRC_AT: usize = 72;
 
 const _: () =
@@ -63,6 +64,7 @@ const _: () =
 const _: () = assert!(ENTRY_LEN_MAX.is_multiple_of(ENTRY_ALIGN) && bellwire::RECORD_ALIGN == ENTRY_ALIGN);
 const _: () =
     assert!(GENERATION_AT.is_multiple_of(8) && USED_AT.is_multiple_of(8) && DURABLE_AT.is_multiple_of(8));
+const _: () = assert!(FRESH_AT.is_multiple_of(8) && FRESH_AT + 8 <= SEGMENT_HEADER_LEN);
 
 /// Who made a segment and where it stands: the part of the header that never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,14 @@
 //! end is *torn*: it is cut off, logged, and the journal goes on there. A bad entry that whole ones follow is *damage* and
 //! an error, unless the machine was started anew since: then the kernel may have lost any page that was not synced, and
 //! everything from the first bad entry on is cut off.
+//!
+//! # After a loss of power
+//!
+//! The end of the journal may be gone without a trace, and with it numbers that clients have seen. If those were given
+//! out again, a client could resume behind records that it never got. So, unless every published record was synced
+//! (`sync = every`) or the gateway had come to an orderly end ([`Journal::close`]), the streams of what is left are over:
+//! what comes goes into a new segment, whose header says from where on streams are *fresh*, under a new generation. The
+//! old entries still serve to recognise what is sent again.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -18,7 +26,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::append::{Journal, activate, segment_name};
+use super::append::{Journal, Words, activate, segment_name};
 use super::error::JournalError;
 use super::housekeeper::Housekeeper;
 use super::layout::*;
@@ -35,6 +43,10 @@ pub struct Recovered {
     pub segments: usize,
     /// What was cut off, if anything.
     pub cut: Option<Cut>,
+    /// The machine was started anew, and records that were published may have been lost: all streams begin anew.
+    pub streams_are_over: bool,
+    /// The last segment was begun before the machine's last start.
+    is_of_earlier_start: bool,
 }
 
 /// What was cut off the end of a journal, and why.
@@ -56,10 +68,13 @@ struct Found {
     generation: u32,
     used: u64,
     durable: bool,
+    fresh_from: u64,
 }
 
 impl Journal {
     /// Opens the journal in `config.dir`, or begins a new one, and hands every entry to `replay`.
+    ///
+    /// It is also told whether the entry's stream goes on; see the module's head.
     ///
     /// If `replay` finds that an entry does not fit to those before it, it says what is wrong, and the entry counts as bad.
     ///
@@ -68,7 +83,7 @@ impl Journal {
     pub fn open(
         config: JournalConfig,
         now: i64,
-        replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String>,
+        replay: &mut dyn FnMut(&Entry<'_>, bool) -> Result<(), String>,
     ) -> Result<(Self, Recovered), JournalError> {
         config.check()?;
         make_dir(&config.dir)?;
@@ -76,17 +91,35 @@ impl Journal {
         let boot_id = boot_id();
         let found = find_segments(&config.dir)?;
         let mut recovered = Recovered::default();
-        let (mut sealed, last, journal_id, generation) = if found.is_empty() {
+        let mut fresh_from = found.iter().map(|found| found.fresh_from).max().unwrap_or_default();
+        let (mut sealed, mut last, journal_id, mut generation) = if found.is_empty() {
             (VecDeque::new(), None, random(&config.dir)?.max(1), (random(&config.dir)? as u32 >> 1).max(1))
         } else {
             let generation = found.iter().map(|found| found.generation).max().unwrap_or(1);
             let journal_id = found[0].header.journal_id;
+            let replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String> =
+                &mut |entry| replay(entry, entry.offset >= fresh_from);
             let (sealed, last) = walk_all(found, boot_id, &mut recovered, replay)?;
             (sealed, last, journal_id, generation)
         };
         if let Some(cut) = &recovered.cut {
             tracing::warn!(path = %cut.path.display(), at = cut.at, later_segments = cut.later_segments, why = %cut.why,
                 "cut the end off the journal");
+        }
+        recovered.streams_are_over &= config.sync != SyncPolicy::Every;
+        if recovered.streams_are_over || recovered.is_of_earlier_start {
+            // A segment belongs to one start of the machine, so that the next recovery can tell what it must doubt.
+            if let Some(writer) = last.take() {
+                writer.seal();
+                sealed.push_back(Arc::clone(writer.segment()));
+            }
+        }
+        if recovered.streams_are_over {
+            generation = generation.wrapping_add(1).max(1);
+            fresh_from = sealed.back().map_or(0, |segment| segment.end());
+            tracing::warn!(
+                "the machine was started anew and the journal's end may be lost: all streams begin anew"
+            );
         }
         let writer = match last {
             Some(writer) => writer,
@@ -98,7 +131,7 @@ impl Journal {
                     None => (random(&config.dir)? >> 40).max(1) << 36,
                 };
                 let blank = allocate(&config.dir.join("roll.prep"), config.segment_bytes)?;
-                activate(blank, &config, journal_id, base, generation, boot_id, now)?
+                activate(blank, &config, journal_id, base, Words { generation, fresh_from, boot_id }, now)?
             }
         };
         if writer.segment().newest_at() == i64::MIN {
@@ -109,19 +142,22 @@ impl Journal {
         let retained_bytes = sealed.iter().map(|segment| segment.len()).sum();
         let shared = Arc::new(Shared::new(journal_id, sealed, writer.offset()));
         let keeper = Housekeeper::start(&config, &shared)?;
-        let mut journal = Self {
+        let journal = Self {
             shared,
             writer,
             config,
             keeper,
             generation,
             boot_id,
+            fresh_from,
             room: None,
             retained_bytes,
             _lock: lock,
         };
-        if recovered.cut.is_some() && journal.config.sync != SyncPolicy::None {
-            journal.sync()?;
+        // What is appended from now on is not on disk, whatever an orderly end had noted; and this must be, before.
+        let was_closed = journal.writer.segment().clear_word(DURABLE_AT);
+        if was_closed || (recovered.cut.is_some() && journal.config.sync != SyncPolicy::None) {
+            journal.writer.segment().sync()?;
         }
         Ok((journal, recovered))
     }
@@ -238,7 +274,9 @@ fn read_header(path: PathBuf, is_last: bool) -> Result<Found, JournalError> {
     let generation =
         generation_of(word).ok_or_else(|| mismatch("generation", word, generation_word(word as u32)))?;
     let durable = u64_at(&bytes, DURABLE_AT) == 1;
-    Ok(Found { file, path, header, generation, used, durable })
+    let fresh_from = u64_at(&bytes, FRESH_AT);
+    is_possible("offset from which streams are fresh", fresh_from, 0, header.base, 1)?;
+    Ok(Found { file, path, header, generation, used, durable, fresh_from })
 }
 
 type Walked = (VecDeque<Arc<Segment>>, Option<SegmentWriter>);
@@ -257,6 +295,8 @@ fn walk_all(
         let is_last = index == last_index;
         // Pages of this segment may have been lost without any process being to blame.
         let power_was_lost = !durable && (header.boot_id != boot_id || boot_id == [0; 16]);
+        recovered.streams_are_over |= is_last && power_was_lost;
+        recovered.is_of_earlier_start = header.boot_id != boot_id;
         let mut segment = Segment::open(file, &path, header.base, header.len)?;
         let limit = if used == 0 { header.len } else { used };
         let walk = Walk {
@@ -290,6 +330,7 @@ fn walk_all(
             let mut writer = segment.into_writer(stop.at);
             writer.segment().store_word(USED_AT, 0);
             writer.clear_rest();
+            recovered.streams_are_over |= power_was_lost;
             recovered.cut = Some(Cut { path, at: stop.at as u64, later_segments, why });
             return Ok((sealed, Some(writer)));
         }

@@ -104,12 +104,14 @@ impl Blank {
         self,
         header: SegmentHeader,
         generation: u32,
+        fresh_from: u64,
         name: &Path,
     ) -> Result<SegmentWriter, JournalError> {
         let segment = Segment::new(self.map, self.file, name, header.base);
         let mut writer = SegmentWriter { written: SEGMENT_HEADER_LEN, segment: Arc::new(segment) };
         writer.fill(0, &header.to_bytes());
         writer.segment.store_word(GENERATION_AT, generation_word(generation));
+        writer.segment.store_word(FRESH_AT, fresh_from);
         writer.segment.store_word(0, MAGIC);
         std::fs::rename(&self.path, name).map_err(JournalError::io(name, "name the segment"))?;
         Ok(writer)
@@ -213,6 +215,11 @@ impl Segment {
     /// Stores one of the header's words.
     pub(super) fn store_word(&self, at: usize, value: u64) {
         self.header_word(at).store(value, Ordering::Release); // only a later process reads it: whatever was written before comes first
+    }
+
+    /// Sets a word to zero; whether it was anything else.
+    pub(super) fn clear_word(&self, at: usize) -> bool {
+        self.header_word(at).swap(0, Ordering::AcqRel) != 0 // one process has the journal: ordered by its program alone
     }
 
     fn header_word(&self, at: usize) -> &AtomicU64 {

@@ -86,7 +86,7 @@ pub(crate) fn config(dir: &Path) -> JournalConfig {
 
 /// Opens a journal whose entries are of no interest.
 pub(crate) fn open(config: JournalConfig) -> Result<Journal, JournalError> {
-    Ok(Journal::open(config, 1, &mut |_| Ok(()))?.0)
+    Ok(Journal::open(config, 1, &mut |_, _| Ok(()))?.0)
 }
 
 /// Appends without publishing.

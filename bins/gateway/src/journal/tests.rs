@@ -71,7 +71,7 @@ impl Writer {
 
 fn reopen(config: &JournalConfig) -> Result<(Journal, Vec<Kept>, Recovered), JournalError> {
     let mut all = Vec::new();
-    let (journal, recovered) = Journal::open(config.clone(), 1, &mut |entry| {
+    let (journal, recovered) = Journal::open(config.clone(), 1, &mut |entry, _| {
         all.push(kept(entry));
         Ok(())
     })?;
@@ -347,7 +347,7 @@ fn what_the_caller_finds_wrong_is_damage() {
     Writer::new().fill(&mut journal, 900);
     drop(journal);
     let mut count = 0;
-    let result = Journal::open(config, 1, &mut |_| {
+    let result = Journal::open(config, 1, &mut |_, _| {
         count += 1;
         if count == 20 { Err("a gap".to_owned()) } else { Ok(()) }
     });
@@ -485,5 +485,79 @@ fn a_last_segment_truncated_anywhere_gives_the_whole_entries_before() {
         let (_, after, recovered) = reopen(&config).unwrap();
         assert_eq!(after.len(), found.len() + 1);
         assert_eq!((after.last(), recovered.cut), (next.last(), None), "length {len}");
+    }
+}
+
+/// Makes the journal look as if it had been written before the machine's last start.
+fn pretend_a_restart_of_the_machine(config: &JournalConfig) {
+    for path in segment_files(config) {
+        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut header = [0; 72];
+        file.read_exact_at(&mut header, 0).unwrap();
+        header[56] = header[56].wrapping_add(1); // the boot id
+        file.write_all_at(&header, 0).unwrap();
+        file.write_all_at(&crc32c::crc32c(&header[8..]).to_le_bytes(), 72).unwrap();
+    }
+}
+
+/// Opens the journal; whether each entry's stream goes on, and the rest.
+fn reopen_streams(config: &JournalConfig) -> (Journal, Vec<bool>, Recovered) {
+    let mut all = Vec::new();
+    let opened = Journal::open(config.clone(), 1, &mut |_, stream_goes_on| {
+        all.push(stream_goes_on);
+        Ok(())
+    });
+    let (journal, recovered) = opened.unwrap();
+    (journal, all, recovered)
+}
+
+#[test]
+fn after_a_loss_of_power_the_streams_are_over_once_and_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    let first = journal.generation();
+    Writer::new().fill(&mut journal, 20);
+    drop(journal); // killed: nothing says that it was synced
+    pretend_a_restart_of_the_machine(&config);
+
+    let (mut journal, _, recovered) = reopen_streams(&config);
+    assert!(recovered.streams_are_over && recovered.entries == 20);
+    assert_eq!(journal.generation(), first + 1);
+    Writer::new().fill(&mut journal, 5);
+    drop(journal);
+    // The next start of the process knows which entries belong to the past, and changes nothing more.
+    let (journal, goes_on, recovered) = reopen_streams(&config);
+    assert!(!recovered.streams_are_over);
+    assert_eq!(goes_on, [[false; 20].as_slice(), &[true; 5]].concat());
+    assert_eq!(journal.generation(), first + 1);
+}
+
+#[test]
+fn after_an_orderly_end_or_with_every_record_synced_a_restart_of_the_machine_changes_nothing() {
+    for sync in [SyncPolicy::None, SyncPolicy::Every] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { sync, ..config(dir.path()) };
+        let mut journal = open(config.clone()).unwrap();
+        let first = journal.generation();
+        Writer::new().fill(&mut journal, 20);
+        if sync == SyncPolicy::None {
+            journal.close().unwrap();
+        }
+        drop(journal);
+        pretend_a_restart_of_the_machine(&config);
+        let (journal, goes_on, recovered) = reopen_streams(&config);
+        assert!(!recovered.streams_are_over);
+        assert_eq!((goes_on, journal.generation()), (vec![true; 20], first));
+        // Killed in the same start of the machine: nothing is lost by that.
+        drop(journal);
+        let (journal, _, recovered) = reopen_streams(&config);
+        assert!(!recovered.streams_are_over);
+        if sync == SyncPolicy::None {
+            // Opened again it is not closed any more: a second restart is one too many.
+            drop(journal);
+            pretend_a_restart_of_the_machine(&config);
+            assert!(reopen_streams(&config).2.streams_are_over);
+        }
     }
 }
