@@ -189,8 +189,7 @@ mod tests {
 
     #[test]
     fn the_book_matches_as_the_blackboard_does() {
-        // Two published books failed this very comparison: one filled limit orders beyond their limit, the other
-        // cancelled the neighbour of the order that was meant.
+        // It pays to compare: another published book was seen to fill limit orders beyond their limit.
         let mut random = fastrand::Rng::with_seed(7);
         let (mut book, mut blackboard) = (Book::new("TEST"), Blackboard::default());
         let (mut live, mut fills) = (Vec::new(), 0);
