@@ -31,9 +31,10 @@
 //! intact and knows exactly how many records he lost; who adopts a lane finds the last record from the newest.
 //!
 //! The *anchor*, the newest landmark before the committed position, stays intact whatever is being written: no record
-//! or batch reaches further than `anchor + capacity`. So there is always a place to go on from, also after the writer
-//! was killed in the middle of a batch. A record takes at most a quarter of the ring, so that this never keeps a record
-//! out of a ring that has been read: padding, record, last record and a stretch are less than the whole.
+//! or batch reaches into its stretch of the next lap, where it would overwrite the record or take the landmark's entry.
+//! So there is always a place to go on from, also after the writer was killed in the middle of a batch. A record takes
+//! at most a quarter of the ring, so that this never keeps a record out of a ring that has been read: padding, record,
+//! last record and two stretches are less than the whole.
 
 pub(crate) mod copy;
 pub(crate) mod reader;

@@ -28,6 +28,8 @@ pub(crate) struct RingWriter {
     anchor: Place,
     /// The two landmarks that were set last, older first; they may lie ahead of what is committed.
     marked: [Place; 2],
+    /// The same as of the last commit.
+    marked_committed: [Place; 2],
     /// The slowest gating cursor as of the last look; [`NOBODY`] if there is none.
     slowest: u64,
 }
@@ -53,6 +55,11 @@ impl RingWriter {
         anchor: Place,
     ) -> Self {
         let offset = committed.position % capacity;
+        // SAFETY: valid by the contract; made of atomics.
+        let ring = unsafe { &*header };
+        // The last writer may have marked the place of the next record already.
+        let is_marked = ring.places(committed.position, committed.position).next().is_some();
+        let marked = [anchor, if is_marked { committed } else { anchor }];
         Self {
             header,
             data,
@@ -62,7 +69,8 @@ impl RingWriter {
             limit: 0,
             committed,
             anchor,
-            marked: [anchor; 2],
+            marked,
+            marked_committed: marked,
             slowest: NOBODY,
         }
     }
@@ -120,11 +128,14 @@ impl RingWriter {
         let padding = if left < len { left } else { 0 };
         let start = self.at.position + padding;
         let end = start + len;
-        let gate = self.slowest.min(self.anchor.position).saturating_add(self.capacity);
+        let stride = stride(self.capacity as usize);
+        // Neither the anchor's record nor its landmark: a place in the same stretch a lap later would take its entry.
+        let anchor_gate =
+            self.anchor.position / stride * stride + self.capacity - crate::record::RECORD_ALIGN as u64;
+        let gate = self.slowest.saturating_add(self.capacity).min(anchor_gate);
         if end > gate {
             return Err(NoRoom { unread: self.unread() });
         }
-        let stride = stride(self.capacity as usize);
         let limit = ((end / stride + 1) * stride).min(gate);
         // Announce before writing: see the proof in the module's head.
         let reserved = &self.header().reservation.reserved;
@@ -208,6 +219,7 @@ impl RingWriter {
         // The last landmark may be the place of the next record; then the one before it is the newest with a record.
         let newest = usize::from(self.marked[1].position < self.at.position);
         self.anchor = self.marked[newest];
+        self.marked_committed = self.marked;
         self.show(self.at);
     }
 
@@ -278,7 +290,7 @@ impl RingWriter {
         self.at = self.committed;
         self.offset = self.at.position % self.capacity;
         // Landmarks were set for places that are none now; the slow path sets them anew before a commit passes them.
-        self.marked = [self.anchor; 2];
+        self.marked = self.marked_committed;
         self.limit = 0;
     }
 
