@@ -107,11 +107,12 @@ fn publish(producer: &mut Producer, notification: &Notification<'_>) -> bellwire
     }
 }
 
-/// The broker of a child process: runs until it is killed, or stops in order when its standard input ends.
+/// The broker of a child process: runs until it is killed, or stops in order when its standard input ends. In the parent,
+/// which has no such environment, it does nothing.
 #[test]
-#[ignore = "run by the other tests as a process of its own"]
 fn child() {
-    let (bus, dir) = (std::env::var(BUS).unwrap(), PathBuf::from(std::env::var(DIR).unwrap()));
+    let Ok(bus) = std::env::var(BUS) else { return };
+    let dir = PathBuf::from(std::env::var(DIR).unwrap());
     let dedup_window = std::env::var(WINDOW).unwrap().parse().unwrap();
     let running = start(BrokerConfig { dedup_window, ..config(&bus, &dir) }, Vec::new()).expect("a broker");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -120,7 +121,7 @@ fn child() {
 
 fn spawn(place: &Place, dedup_window: usize) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
+        .args(["--exact", "child", "--nocapture"])
         .env(BUS, &place.bus)
         .env(DIR, place.dir.path().join("journal"))
         .env(WINDOW, dedup_window.to_string())
