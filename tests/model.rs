@@ -8,7 +8,7 @@ mod common;
 use std::collections::VecDeque;
 
 use bellwire::{Priority, PublishError, Reader, Tap, TapPoll, TapStart};
-use common::{Bus, note, small, title};
+use common::{Bus, note, sized, small, title};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -268,4 +268,48 @@ fn a_lane_can_be_adopted_after_a_batch_that_filled_its_ring_was_given_up() {
         assert_eq!(producer.last_sequence(), published, "seed {seed}");
         producer.publish(&note("user", "n", &filler[..900])).unwrap();
     }
+}
+
+/// Records of one size fill each 64th of a ring exactly, again and again: then a record begins at every boundary, and
+/// none is ever crossed.
+#[test]
+fn records_that_fill_a_stretch_exactly_can_be_published_for_ever() {
+    let bus = Bus::new();
+    const CAPACITY: usize = 64 * 1024;
+    let mut producer = sized(CAPACITY).open(&bus, "engine").unwrap();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let mut tap = Tap::open(&bus, "engine", TapStart::Oldest).unwrap();
+    producer.look();
+    reader.refresh();
+    let lane = reader.lanes().next().unwrap();
+    let content = "x".repeat(2_000);
+    let mut exact = 0;
+    let (mut published, mut lost) = (0_u64, 0);
+    for len in (0..2_000).step_by(16) {
+        let mut record_len = 0;
+        let mut laps = 0;
+        while laps < 3 * CAPACITY {
+            producer
+                .publish(&note("user", "t", &content[..len]))
+                .unwrap_or_else(|error| panic!("{len}: {error}"));
+            published += 1;
+            let slot = reader.peek(lane, Priority::P1).unwrap().unwrap();
+            record_len = slot.header().record_len as usize;
+            reader.advance(lane, Priority::P1);
+            reader.commit(0);
+            laps += record_len;
+        }
+        exact += usize::from((CAPACITY / 64).is_multiple_of(record_len));
+    }
+    assert!(exact >= 2, "sizes of which a whole number fills a stretch: {exact}");
+    // The landmarks count the records right, all the same.
+    let mut read = 0;
+    loop {
+        match tap.poll(Priority::P1).unwrap() {
+            TapPoll::Record(_) => read += 1,
+            TapPoll::Lost { records } => lost += records,
+            TapPoll::Empty => break,
+        }
+    }
+    assert_eq!(read + lost, published);
 }

@@ -136,7 +136,8 @@ impl RingWriter {
         if end > gate {
             return Err(NoRoom { unread: self.unread() });
         }
-        let limit = ((end / stride + 1) * stride).min(gate);
+        // One that ends at the very end of its stretch takes this path too: the next one begins the next stretch.
+        let limit = ((end / stride + 1) * stride - crate::record::RECORD_ALIGN as u64).min(gate);
         // Announce before writing: see the proof in the module's head.
         let reserved = &self.header().reservation.reserved;
         // Relaxed: written by ourselves; a rolled-back batch may have reserved further already.
