@@ -1,7 +1,7 @@
 //! Looking at a bus without disturbing it: segments, lanes and cursors as they are now, through read-only mappings.
 
+use crate::sync::Ordering;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use crate::bus::{NameError, SegmentKind, check_name, parse_segment_file, segment_file, segment_path};
 use crate::layout::{CursorsHeader, LaneHeader};

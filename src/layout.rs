@@ -24,14 +24,13 @@
 //! Everything in a header is an atomic, so a reference to it is sound whatever another process does to the memory. A
 //! number that comes out of one is a claim until it has been checked.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
 use crossbeam_utils::CachePadded;
 
 use crate::bus::{CONSUMERS_MAX, LANES_MAX, NAME_LEN_MAX};
 use crate::codec::form::{FINGERPRINT_SEED, mix};
 use crate::notification::payload::SCHEMA_FINGERPRINT;
 use crate::record::RECORD_HEADER_LEN;
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// "BELLLANE", little-endian.
 pub(crate) const LANE_MAGIC: u64 = u64::from_le_bytes(*b"BELLLANE");
@@ -214,7 +213,7 @@ impl Landmark {
     /// Sets both words so that no reader takes one from before and one from after.
     pub(crate) fn set(&self, position: u64, ordinal: u64) {
         self.position.store(NOWHERE, Ordering::Relaxed); // ordered before the next store by the fence
-        std::sync::atomic::fence(Ordering::Release); // pairs with the Acquire fence in `get`
+        fence(Ordering::Release); // pairs with the Acquire fence in `get`
         self.ordinal.store(ordinal, Ordering::Relaxed); // published by the next store
         self.position.store(position, Ordering::Release); // pairs with the first Acquire in `get`
     }
@@ -223,7 +222,7 @@ impl Landmark {
     pub(crate) fn get(&self) -> Option<(u64, u64)> {
         let position = self.position.load(Ordering::Acquire); // pairs with the Release store in `set`
         let ordinal = self.ordinal.load(Ordering::Relaxed); // checked by the second look below
-        std::sync::atomic::fence(Ordering::Acquire); // pairs with the Release fence in `set`
+        fence(Ordering::Acquire); // pairs with the Release fence in `set`
         let again = self.position.load(Ordering::Relaxed); // ordered behind the ordinal by the fence
         (position != NOWHERE && position == again).then_some((position, ordinal))
     }

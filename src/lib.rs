@@ -51,6 +51,7 @@ mod reader;
 mod record;
 mod region;
 mod ring;
+mod sync;
 mod tap;
 
 pub use bus::{CONSUMERS_MAX, DEFAULT_BUS, LANES_MAX, NAME_LEN_MAX, NameError, SegmentKind, check_name};

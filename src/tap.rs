@@ -14,8 +14,8 @@ use crate::region::{OpenError, Trust};
 use crate::ring::Place;
 use crate::ring::reader::{Next, RingFault, RingReader};
 
+use crate::sync::Ordering;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 
 /// Where a tap begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //!
 //! All of this is the slow path: ten times a second at most, and when a ring is full.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::bus::{SegmentKind, segment_file, segment_path};
@@ -12,6 +11,7 @@ use crate::region::Trust;
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignCursors;
 use crate::ring::writer::{NOBODY, RingWriter};
+use crate::sync::{AtomicU32, Ordering};
 
 /// All consumers of the bus that this producer knows.
 pub(super) struct Consumers {
@@ -75,12 +75,9 @@ impl Consumers {
     #[inline]
     pub(super) fn wake(&mut self, bell: &AtomicU32) {
         for consumer in &mut self.known {
-            // Relaxed: ordered by the barrier that the consumer makes everybody pass; the proof stands in `doorbell`.
-            let parked = consumer.cursors.header().parked.load(Ordering::Relaxed);
-            if parked != consumer.rung_for {
-                consumer.rung_for = parked;
+            let parked = &consumer.cursors.header().parked;
+            if doorbell::ring_if_parked(bell, parked, &mut consumer.rung_for) {
                 self.rings += 1;
-                doorbell::ring(bell);
             }
         }
     }

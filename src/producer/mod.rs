@@ -22,6 +22,7 @@ use crate::region::fork;
 use crate::region::owned::OwnedSegment;
 use crate::ring::record_len_max;
 use crate::ring::writer::RingWriter;
+use crate::sync::Ordering;
 use consumers::Consumers;
 
 /// How often a publishing producer looks for new, moved and dead consumers, in nanoseconds.
@@ -266,7 +267,7 @@ impl Producer {
         let header = lane_header(&self.segment);
         header.owner.wall_minus_monotonic.store(
             clock::wall_ns().wrapping_sub(clock::monotonic_ns()),
-            std::sync::atomic::Ordering::Relaxed, // a hint for readers of latencies
+            Ordering::Relaxed, // a hint for readers of latencies
         );
         self.consumers.look(header, &mut self.rings);
         for ring in &self.rings {

@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use crate::sync::Ordering;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::consumers::Consumers;

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::Ordering;
+use crate::sync::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{LaneFault, Slot};

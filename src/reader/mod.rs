@@ -12,8 +12,8 @@ mod round;
 mod slot;
 mod waiting;
 
+use crate::sync::Ordering;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use lanes::{LaneId, LaneInfo, Refresh};

@@ -1,6 +1,6 @@
 //! How a consumer is opened.
 
-use std::sync::atomic::Ordering;
+use crate::sync::Ordering;
 use std::time::Duration;
 
 use super::lanes::Lanes;

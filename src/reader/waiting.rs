@@ -1,14 +1,13 @@
 //! Waiting for records: spinning, then sleeping on the doorbells. The proof stands in [`doorbell`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::bus::LANES_MAX;
 use crate::doorbell::{self, Sleep};
 use crate::layout::CursorsHeader;
+use crate::sync::{AtomicU32, Ordering};
 
-use super::lanes::Lanes;
+use super::lanes::{Lane, Lanes};
 
 /// How often a waiting reader looks for new lanes.
 const DISCOVERY: Duration = Duration::from_millis(100);
@@ -102,29 +101,7 @@ fn park(lanes: &mut Lanes, bedside: &Bedside, header: &CursorsHeader, now: Insta
         if lane.may_not_know_us(attachment, now) {
             longest = longest.min(doorbell::UNKNOWN_WAIT);
         }
-        // Relaxed: a new owner rings after it has written this, so that we look again.
-        if lane.header().owner.membarrier.load(Ordering::Relaxed) == 0 {
-            longest = longest.min(doorbell::UNFENCED_WAIT);
-        }
     }
     let waker = Sleep { word: &bedside.word, value: bedside.answered };
-    let mut words = [waker; LANES_MAX + 1];
-    let mut count = 1;
-    // r1: the doorbells as they are before we look for the last time.
-    for (word, lane) in words[1..].iter_mut().zip(lanes.iter()) {
-        let bell = &*lane.header().doorbell;
-        *word = Sleep { word: bell, value: bell.load(Ordering::Acquire) }; // pairs with the Release in `ring`
-        count += 1;
-    }
-    // r2: say that we sleep.
-    let parked = header.parked.load(Ordering::Relaxed).wrapping_add(1); // written by ourselves
-    header.parked.store(parked, Ordering::SeqCst); // ordered before r4 by the barrier; the producer's load is Relaxed
-    // r3
-    if !doorbell::barrier() {
-        longest = longest.min(doorbell::UNFENCED_WAIT);
-    }
-    // r4, r5
-    if !lanes.has_more() {
-        doorbell::sleep(&words[..count], longest);
-    }
+    doorbell::park(lanes.iter().map(Lane::header), waker, &header.parked, longest, || lanes.has_more());
 }

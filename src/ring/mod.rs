@@ -36,11 +36,13 @@
 //! at most a quarter of the ring, so that this never keeps a record out of a ring that has been read: padding, record,
 //! last record and two stretches are less than the whole.
 
-pub(crate) mod copy;
+#[cfg_attr(bellwire_loom, path = "../loom/bytes.rs")]
+pub(crate) mod bytes;
 pub(crate) mod reader;
 pub(crate) mod writer;
 
 use crate::layout::{LANDMARKS, RingHeader};
+use crate::sync::Ordering;
 
 /// Where a record begins, and how many records of the ring come before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,9 +61,8 @@ impl RingHeader {
 
     /// The oldest place from which records are retained.
     pub(crate) fn oldest(&self, capacity: u64) -> Option<Place> {
-        use std::sync::atomic::Ordering::{Acquire, Relaxed};
-        let position = self.commit.position.load(Acquire); // pairs with the writer's commit: landmarks before it are set
-        let reserved = self.reservation.reserved.load(Relaxed); // a hint: whoever reads on checks it again
+        let position = self.commit.position.load(Ordering::Acquire); // pairs with the writer's commit: landmarks before it are set
+        let reserved = self.reservation.reserved.load(Ordering::Relaxed); // a hint: whoever reads on checks it again
         self.places(reserved.saturating_sub(capacity), position).min_by_key(|place| place.position)
     }
 

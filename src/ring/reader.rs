@@ -2,12 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{Ordering, fence};
-
-use super::copy::{copy_out, load_word};
+use super::bytes::SharedBytes;
 use super::{Place, record_len_max};
 use crate::layout::RingHeader;
 use crate::record::{RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, TYPE_PADDING};
+use crate::sync::{Ordering, fence};
 
 /// A rule that a ring broke. Its producer never does that: the memory was damaged, or it is hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +44,7 @@ pub(crate) enum Next {
 /// sees to that.
 pub(crate) struct RingReader {
     header: *const RingHeader,
-    data: *const u8,
+    bytes: SharedBytes,
     capacity: u64,
     priority: u8,
     /// The next record.
@@ -66,7 +65,8 @@ impl RingReader {
         priority: u8,
         at: Place,
     ) -> Self {
-        Self { header, data, capacity, priority, at, offset: at.position % capacity, committed: at.position }
+        let bytes = SharedBytes::new(data);
+        Self { header, bytes, capacity, priority, at, offset: at.position % capacity, committed: at.position }
     }
 
     pub(crate) fn header(&self) -> &RingHeader {
@@ -138,9 +138,8 @@ impl RingReader {
             let header = self.header_at(self.at.position, self.offset, committed);
             if let Ok(Some(header)) = header {
                 record.resize(header.record_len as usize, 0);
-                let src = self.data.wrapping_add(self.offset as usize);
                 // SAFETY: `header_at` checked that the record lies within the ring; offsets are multiples of 16.
-                unsafe { copy_out(src, record) };
+                unsafe { self.bytes.copy_out(self.offset as usize, record) };
             }
             // Whatever was read, faults included, counts only if it was not overwritten meanwhile.
             if !self.intact(self.at.position) {
@@ -174,20 +173,18 @@ impl RingReader {
     /// rewrite what it has published.
     #[inline]
     pub(crate) unsafe fn archive<'a>(&self, header: &RecordHeader) -> &'a [u8] {
-        let start = self.data.wrapping_add(self.offset as usize + RECORD_HEADER_LEN);
         // SAFETY: `next_gated` checked that the record lies within the ring and that the archive lies within the
         // record; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts(start, header.archive_len as usize) }
+        unsafe { self.bytes.in_place(self.offset as usize + RECORD_HEADER_LEN, header.archive_len as usize) }
     }
 
     /// Copies the archive of the record at the cursor; `header` is what `next_gated` just showed.
     #[inline]
     pub(crate) fn copy_archive(&self, header: &RecordHeader, dst: &mut [u8]) {
         assert!(dst.len() == header.archive_len as usize, "room for the archive exactly");
-        let src = self.data.wrapping_add(self.offset as usize + RECORD_HEADER_LEN);
         // SAFETY: `next_gated` checked that the record lies within the ring and the archive within the record, whose
         // length is a multiple of 16, so that whole words may be read.
-        unsafe { copy_out(src, dst) };
+        unsafe { self.bytes.copy_out(self.offset as usize + RECORD_HEADER_LEN, dst) };
     }
 
     /// Hands over the headers of unread records behind `from` (or behind the cursor, if it has come further), without
@@ -259,11 +256,8 @@ impl RingReader {
         let left = self.capacity - offset;
         let mut words = [0; RECORD_HEADER_LEN / 8];
         let count = words.len().min(left as usize / 8);
-        let src = self.data.wrapping_add(offset as usize);
-        for (index, word) in words[..count].iter_mut().enumerate() {
-            // SAFETY: `offset < capacity` and both are multiples of 16, so that `count` words lie within.
-            *word = unsafe { load_word(src.wrapping_add(8 * index)) };
-        }
+        // SAFETY: `offset < capacity` and both are multiples of 16, so that `count` words lie within.
+        unsafe { self.bytes.load_words(offset as usize, &mut words[..count]) };
         let header = RecordHeader::from_words(words);
         let record_len = u64::from(header.record_len);
         let bad_len = || RingFault::Length { len: header.record_len, at, position: committed };

@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{Ordering, compiler_fence, fence};
-
+use super::bytes::OwnBytes;
 use super::{Place, stride};
 use crate::layout::{LANDMARKS, RingHeader};
 use crate::record::{RECORD_HEADER_LEN, RecordHeader, TYPE_AT, TYPE_PADDING};
+use crate::sync::{Ordering, compiler_fence, fence};
 
 /// Nobody gates: the writer may go on for ever.
 pub(crate) const NOBODY: u64 = u64::MAX;
@@ -15,7 +15,7 @@ pub(crate) const NOBODY: u64 = u64::MAX;
 /// that.
 pub(crate) struct RingWriter {
     header: *const RingHeader,
-    data: *mut u8,
+    bytes: OwnBytes,
     capacity: u64,
     /// Where the next record goes; ahead of the committed position within a batch.
     at: Place,
@@ -62,7 +62,7 @@ impl RingWriter {
         let marked = [anchor, if is_marked { committed } else { anchor }];
         Self {
             header,
-            data,
+            bytes: OwnBytes::new(data),
             capacity,
             at: committed,
             offset,
@@ -159,11 +159,10 @@ impl RingWriter {
     fn pad(&mut self, len: u64) {
         let header = RecordHeader::padding(len as u32).to_bytes();
         let len_written = header.len().min(len as usize);
-        let start = self.data.wrapping_add(self.offset as usize);
+        let write = |room: &mut [u8]| room.copy_from_slice(&header[..len_written]);
         // SAFETY: `offset + len == capacity`, and `make_room` reserved these bytes; a shorter padding than a header gets
         // the header's beginning, which is all that anybody reads of it.
-        let room = unsafe { std::slice::from_raw_parts_mut(start, len_written) };
-        room.copy_from_slice(&header[..len_written]);
+        unsafe { self.bytes.write(self.offset as usize, len_written, write) };
         let next = self.at.position + len;
         self.mark(next, self.at.ordinal);
         self.at.position = next;
@@ -196,14 +195,15 @@ impl RingWriter {
     ) -> Result<(), E> {
         let len = header.record_len as usize;
         debug_assert!(self.fits(len) && self.offset + len as u64 <= self.capacity);
-        let start = self.data.wrapping_add(self.offset as usize);
+        let write = |record: &mut [u8]| {
+            // The last words first: what the archive does not cover of them stays zero.
+            record[len - 16..].fill(0);
+            record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
+            write_archive(&mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.archive_len as usize])
+        };
         // SAFETY: `fits` says that `len` bytes from `offset` lie within the lap and within the reservation: no gated
         // reader looks at them, and ungated ones read by atomics and discard what they got. The segment outlives us.
-        let record = unsafe { std::slice::from_raw_parts_mut(start, len) };
-        // The last words first: what the archive does not cover of them stays zero.
-        record[len - 16..].fill(0);
-        record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
-        write_archive(&mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.archive_len as usize])?;
+        unsafe { self.bytes.write(self.offset as usize, len, write) }?;
         self.at.position += len as u64;
         self.at.ordinal += 1;
         self.offset += len as u64;
@@ -261,18 +261,16 @@ impl RingWriter {
 
     /// The header of a record that was written and not shown yet.
     fn at_hidden(&self, place: Place) -> RecordHeader {
-        let start = self.data.wrapping_add((place.position % self.capacity) as usize);
-        // SAFETY: between `committed` and `at` records stand that this writer wrote whole; a reader at most reads them.
-        let bytes = unsafe { &*start.cast::<[u8; RECORD_HEADER_LEN]>() };
-        RecordHeader::from_bytes(bytes)
+        // SAFETY: between `committed` and `at` records stand that this writer wrote whole.
+        let bytes = unsafe { self.bytes.read((place.position % self.capacity) as usize) };
+        RecordHeader::from_bytes(&bytes)
     }
 
     /// The place of the next record: this one, or the next lap's beginning if padding stands here.
     fn skip_padding(&self, place: Place) -> Place {
         let offset = place.position % self.capacity;
-        let kind = self.data.wrapping_add(offset as usize + TYPE_AT);
         // SAFETY: at least the sixteen bytes of a padding's header stand here, written by this writer.
-        let kind = unsafe { *kind };
+        let [kind] = unsafe { self.bytes.read(offset as usize + TYPE_AT) };
         if kind == TYPE_PADDING {
             Place { position: place.position + self.capacity - offset, ..place }
         } else {
