@@ -2,106 +2,25 @@
 
 mod common;
 
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Child;
 use std::time::Duration;
 
 use bellwire::Producer;
+use common::site::{Gateway, Site};
 use common::*;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// The gateway's binary: the one that BELLWIRE_GATEWAY names, or built now. It is another package's, so cargo does not
-/// do it for us.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(built) = std::env::var_os("BELLWIRE_GATEWAY") {
-            return built.into();
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--package", "bellwire-gateway", "--bin", "bellwire-gateway"]);
-        // The profile that we were built with ourselves.
-        let ours = Path::new(env!("CARGO_BIN_EXE_bellwirectl"));
-        if ours.parent().unwrap().ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        ours.with_file_name("bellwire-gateway")
-    })
+/// Publishes one notification for each of the orders.
+fn publish(site: &Site, user: &str, orders: std::ops::Range<u32>) {
+    let lines: String = orders.map(|order| format!("{}\n", canceled_line(user, order))).collect();
+    site.bus.ctl_with(&["publish", "--producer", "engine", "--from", "-"], &lines).exits(0);
 }
 
-/// A gateway on a bus, with a journal and an address that outlive it.
-struct Gateway {
-    process: Child,
-    url: String,
-}
-
-/// What stays when a gateway is killed.
-struct Site {
-    bus: Bus,
-    dir: PathBuf,
-    address: String,
-}
-
-impl Site {
-    fn new() -> Self {
-        let bus = Bus::new();
-        let dir = std::env::temp_dir().join(format!("bellwirectl-gateway-{}", bus.0));
-        fs::create_dir_all(&dir).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        Self { bus, dir, address }
-    }
-
-    fn start(&self) -> Gateway {
-        let mut process = Command::new(binary())
-            .arg("--dev")
-            .env_clear()
-            .env("BELLWIRE_BUS_NAME", &self.bus.0)
-            .env("BELLWIRE_JOURNAL_DIR", self.dir.join("journal"))
-            .env("BELLWIRE_JOURNAL_SEGMENT_BYTES", (4 << 20).to_string())
-            .env("BELLWIRE_LISTEN_ADDRESS", &self.address)
-            .env("BELLWIRE_TOKEN_KEY", SECRET)
-            .env("TMPDIR", &self.dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url =
-            lines.map_while(Result::ok).find_map(|line| Some(line.strip_prefix("listening ")?.to_owned()));
-        let url = url.unwrap_or_else(|| panic!("{}", fs::read_to_string(self.dir.join("log")).unwrap()));
-        Gateway { process, url }
-    }
-
-    fn publish(&self, user: &str, orders: std::ops::Range<u32>) {
-        let lines: String = orders.map(|order| format!("{}\n", canceled_line(user, order))).collect();
-        self.bus.ctl_with(&["publish", "--producer", "engine", "--from", "-"], &lines).exits(0);
-    }
-
-    fn listen(&self, gateway: &Gateway, user: &str, arguments: &[&str]) -> Child {
-        let who = ["listen", &gateway.url, "--user", user, "--key", SECRET];
-        command(&[&who[..], arguments].concat()).spawn().unwrap()
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn listen(gateway: &Gateway, user: &str, arguments: &[&str]) -> Child {
+    let who = ["listen", &gateway.url, "--user", user, "--key", SECRET];
+    command(&[&who[..], arguments].concat()).spawn().unwrap()
 }
 
 fn canceled_line(user: &str, order: u32) -> Value {
@@ -125,10 +44,10 @@ fn subscribed(mut child: Child) -> Child {
 fn what_is_published_arrives_at_its_user_alone_and_broadcasts_at_all() {
     let site = Site::new();
     let gateway = site.start();
-    let first = subscribed(site.listen(&gateway, "user_01", &["--data", "--count", "4"]));
-    let second = subscribed(site.listen(&gateway, "user_02", &["--data", "--count", "1"]));
-    site.publish("user_01", 0..3);
-    site.publish("*", 9..10);
+    let first = subscribed(listen(&gateway, "user_01", &["--data", "--count", "4"]));
+    let second = subscribed(listen(&gateway, "user_02", &["--data", "--count", "1"]));
+    publish(&site, "user_01", 0..3);
+    publish(&site, "*", 9..10);
     let (first, second) = (finish(first), finish(second));
     first.exits(0);
     second.exits(0);
@@ -152,13 +71,13 @@ fn a_resume_file_brings_what_came_in_between() {
     let gateway = site.start();
     let file = site.dir.join("user_01.pos");
     let arguments = ["--resume-file", file.to_str().unwrap(), "--data", "--count", "5"];
-    let listener = subscribed(site.listen(&gateway, "user_01", &arguments));
-    site.publish("user_01", 0..5);
+    let listener = subscribed(listen(&gateway, "user_01", &arguments));
+    publish(&site, "user_01", 0..5);
     let ran = finish(listener);
     ran.exits(0);
     assert_eq!(orders(&ran), ["o0", "o1", "o2", "o3", "o4"]);
-    site.publish("user_01", 5..10);
-    let ran = finish(site.listen(&gateway, "user_01", &arguments));
+    publish(&site, "user_01", 5..10);
+    let ran = finish(listen(&gateway, "user_01", &arguments));
     ran.exits(0);
     assert_eq!(orders(&ran), ["o5", "o6", "o7", "o8", "o9"]);
     ran.says("stream user: resumed from 5, replay up to 10");
@@ -168,13 +87,13 @@ fn a_resume_file_brings_what_came_in_between() {
 fn a_listener_with_reconnect_misses_nothing_when_the_gateway_is_killed() {
     let site = Site::new();
     let gateway = site.start();
-    let listener = subscribed(site.listen(&gateway, "user_01", &["--reconnect", "--data", "--count", "60"]));
-    site.publish("user_01", 0..20);
+    let listener = subscribed(listen(&gateway, "user_01", &["--reconnect", "--data", "--count", "60"]));
+    publish(&site, "user_01", 0..20);
     signal(&gateway.process, Signal::SIGKILL);
     drop(gateway);
-    site.publish("user_01", 20..40);
+    publish(&site, "user_01", 20..40);
     let gateway = site.start();
-    site.publish("user_01", 40..60);
+    publish(&site, "user_01", 40..60);
     let ran = finish(listener);
     ran.exits(0);
     assert_eq!(orders(&ran), (0..60).map(|order| format!("o{order}")).collect::<Vec<_>>());
@@ -186,7 +105,7 @@ fn a_summary_has_latencies_of_what_came_live() {
     let site = Site::new();
     let gateway = site.start();
     let arguments = ["--summary", "--json", "--count", "120", "--seconds", "20"];
-    let listener = subscribed(site.listen(&gateway, "user_01", &arguments));
+    let listener = subscribed(listen(&gateway, "user_01", &arguments));
     let mut producer = Producer::open(&site.bus.0, "risk").unwrap();
     for _ in 0..60 {
         producer.publish(&margin_call("user_01", "m")).unwrap();
@@ -229,7 +148,7 @@ fn what_the_gateway_refuses_is_explained() {
 fn a_gateway_that_is_shut_down_says_goodbye() {
     let site = Site::new();
     let gateway = site.start();
-    let mut listener = site.listen(&gateway, "user_01", &[]);
+    let mut listener = listen(&gateway, "user_01", &[]);
     let mut words = BufReader::new(listener.stderr.take().unwrap());
     let mut said = String::new();
     until("subscribed", || {

@@ -77,6 +77,13 @@ pub(crate) struct Key {
     algorithm: Algorithm,
 }
 
+impl Key {
+    /// An HS256 secret.
+    pub(crate) fn secret(text: &str) -> Self {
+        Self { text: text.to_owned(), algorithm: Algorithm::Hs256 }
+    }
+}
+
 impl KeyArgs {
     pub(crate) fn is_given(&self) -> bool {
         self.key.is_some() || self.key_file.is_some()

@@ -81,7 +81,13 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=200_000), help_heading = "The load")]
     sessions: u32,
     /// Notifications a second, over all producers: 5000, 20k, or max for as fast as they are taken
-    #[arg(long, value_name = "RATE,...", default_value = "5k,20k,max", value_delimiter = ',', help_heading = "The load")]
+    #[arg(
+        long,
+        value_name = "RATE,...",
+        default_value = "5k,20k,max",
+        value_delimiter = ',',
+        help_heading = "The load"
+    )]
     rate: Vec<Rate>,
     /// How long each rate is kept up
     #[arg(long, value_name = "TIME", default_value = "5", value_parser = names::duration, help_heading = "The load")]
@@ -132,7 +138,11 @@ pub(crate) fn run(global: &Global, args: &Bench) -> Result<Exit, Failure> {
     report.verdict.broken = run.fleet.broken;
     // What was measured before something went wrong is still worth reading.
     let mut out = Out::new();
-    if global.json { out.json(&report)? } else { report.print(&mut out)? };
+    if global.json {
+        out.json(&report)?
+    } else {
+        report.print(&mut out)?
+    };
     out.flush()?;
     outcome?;
     if let Some(complaint) = &report.verdict.complaint {
@@ -272,7 +282,7 @@ impl<'a> Run<'a> {
             gateway_cpu_us: self.cpu_us_each(usage, delivered),
             producer_late_p99_us: done.late_p99_ns as f64 / 1e3,
             from_intended: self.fleet.tally.all().map(Into::into),
-            from_publish: self.fleet.tally.from_publish().map(Into::into),
+            from_publish: self.fleet.tally.since_publish().map(Into::into),
             by_class: self.fleet.tally.by_class().map(|found| found.map(Into::into)),
         });
         Ok(())
@@ -285,7 +295,7 @@ impl<'a> Run<'a> {
             self.fleet.tally.begin();
             self.carry_out(|index| (index == 0).then_some(Order::Broadcast), true)?;
             // From the moment at which it was published to its last arrival.
-            times.extend(self.fleet.tally.from_publish().map(|found| found.max.as_secs_f64() * 1e3));
+            times.extend(self.fleet.tally.since_publish().map(|found| found.max.as_secs_f64() * 1e3));
             self.pause(Duration::from_millis(100))?;
         }
         times.sort_by(f64::total_cmp);
@@ -431,6 +441,9 @@ fn raise_descriptor_limit(sessions: u32) -> Result<(), Failure> {
     if soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_ok() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Refused, format!("{sessions} sessions need {wanted} open files, {hard} are allowed"))
-        .next("raise the limit (ulimit -n), or take fewer --sessions"))
+    Err(Failure::new(
+        Exit::Refused,
+        format!("{sessions} sessions need {wanted} open files, {hard} are allowed"),
+    )
+    .next("raise the limit (ulimit -n), or take fewer --sessions"))
 }

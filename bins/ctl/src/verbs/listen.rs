@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use self::backoff::Backoff;
-use self::link::Target;
+pub(super) use self::link::Target;
 use self::lost::Lost;
 use self::position::Positions;
 use self::printer::{Printer, Show};

@@ -1,5 +1,6 @@
 //! The verbs: one file each, with what only that verb needs beneath it.
 
+mod bench;
 mod inspect;
 mod listen;
 mod ls;
@@ -21,6 +22,9 @@ pub(crate) enum Verb {
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
+    Bench(Box<bench::Bench>),
+    #[command(hide = true)]
+    BenchProducer(bench::producer::BenchProducer),
     /// Make a token, or say why one is refused
     ///
     /// Example:
@@ -37,6 +41,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Tail(args) => tail::run(&cli.global, args),
         Verb::Publish(args) => publish::run(&cli.global, args),
         Verb::Listen(args) => listen::run(&cli.global, args),
+        Verb::Bench(args) => bench::run(&cli.global, args),
+        Verb::BenchProducer(args) => bench::producer::run(&cli.global, args),
         Verb::Token(token) => token::run(&cli.global, token),
     }
 }

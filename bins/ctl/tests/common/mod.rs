@@ -1,6 +1,8 @@
 //! What the tests that drive the real binary share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod site;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -155,7 +155,11 @@ impl Client {
         let mut at = 0;
         if self.stage == Stage::Upgrading {
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-                return if bytes.len() > UPGRADE_LEN_MAX { Err("no end of the handshake".to_owned()) } else { Ok(0) };
+                return if bytes.len() > UPGRADE_LEN_MAX {
+                    Err("no end of the handshake".to_owned())
+                } else {
+                    Ok(0)
+                };
             };
             check_upgrade(&bytes[..end])?;
             self.stage = Stage::Opening;
@@ -166,7 +170,9 @@ impl Client {
             let header = FrameHeader::parse(&mut cursor).map_err(|error| format!("no frame: {error}"))?;
             let Some((header, len)) = header else { break };
             let start = at + cursor.position() as usize;
-            let Some(payload) = start.checked_add(len as usize).and_then(|end| bytes.get(start..end)) else { break };
+            let Some(payload) = start.checked_add(len as usize).and_then(|end| bytes.get(start..end)) else {
+                break;
+            };
             match header.opcode {
                 OpCode::Data(DataCode::Text) if header.is_final => self.text(payload, tally)?,
                 OpCode::Control(Control::Ping) => self.send_frame(OpCode::Control(Control::Pong), payload)?,
@@ -240,7 +246,8 @@ impl Client {
                 let stream = frame.stream().ok_or_else(no_stream)?;
                 tally.resyncs += 1;
                 self.live |= stream == Stream::User;
-                self.positions[stream as usize] = Position { epoch: frame.epoch.into_owned(), seq: frame.head };
+                self.positions[stream as usize] =
+                    Position { epoch: frame.epoch.into_owned(), seq: frame.head };
                 Ok(())
             }
             "error" => Err(format!("error {}: {}", frame.code, frame.msg)),
@@ -254,7 +261,8 @@ impl Client {
         let subscribe = if user.epoch.is_empty() {
             r#"{"op":"subscribe"}"#.to_owned()
         } else {
-            let position = |Position { epoch, seq }: &Position| serde_json::json!({"epoch": epoch, "seq": seq});
+            let position =
+                |Position { epoch, seq }: &Position| serde_json::json!({"epoch": epoch, "seq": seq});
             serde_json::json!({"op": "subscribe", "resume": {"user": position(user), "all": position(all)}})
                 .to_string()
         };

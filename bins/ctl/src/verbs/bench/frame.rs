@@ -116,7 +116,14 @@ mod tests {
              \"priority\": 2, \"timestamp\": 6}}"
         );
         let facts = data(&loose, |data| {
-            (data.lane, data.lane_sequence, data.user_id.to_vec(), data.priority, data.published_at, data.intended_at)
+            (
+                data.lane,
+                data.lane_sequence,
+                data.user_id.to_vec(),
+                data.priority,
+                data.published_at,
+                data.intended_at,
+            )
         });
         assert_eq!(facts, Some((77, 4_711, b"ab".to_vec(), 2, 6, 5)));
         assert_eq!(data("{}", |_| ()), None);

@@ -63,7 +63,9 @@ pub(crate) fn run(global: &Global, args: &BenchProducer) -> Result<Exit, Failure
         let done = publisher.carry_out(&order)?;
         let answer = serde_json::to_string(&done).unwrap_or_else(|error| unreachable!("{error}"));
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).map_err(|error| Failure::output(&error))?;
+        writeln!(stdout, "{answer}")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::output(&error))?;
     }
     Ok(Exit::Ok)
 }
@@ -143,7 +145,13 @@ impl Publisher {
             0 if is_odd => Notification::new(
                 user_id,
                 "Bench",
-                OrderRejected { order_id, instrument_id, reason: "insufficient margin", error_code: 31, timestamp },
+                OrderRejected {
+                    order_id,
+                    instrument_id,
+                    reason: "insufficient margin",
+                    error_code: 31,
+                    timestamp,
+                },
             ),
             0 => Notification::new(
                 user_id,

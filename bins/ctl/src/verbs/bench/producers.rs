@@ -29,7 +29,13 @@ impl Producers {
             if let Some(group) = &global.group {
                 command.args(["--group", group]);
             }
-            command.args(["bench-producer", "--name", &format!("bench-{index}"), "--users", &users.to_string()]);
+            command.args([
+                "bench-producer",
+                "--name",
+                &format!("bench-{index}"),
+                "--users",
+                &users.to_string(),
+            ]);
             let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(fail)?;
             let pipes = child.stdin.take().zip(child.stdout.take());
             let (stdin, stdout) = pipes.unwrap_or_else(|| unreachable!("both are piped"));

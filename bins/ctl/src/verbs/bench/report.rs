@@ -143,11 +143,17 @@ impl Report {
     pub(super) fn print(&self, out: &mut Out) -> Result<(), Failure> {
         let mut line = |name: &str, text: String| out.line(format!("{name:<10} {text}"));
         line("gateway", self.gateway.clone())?;
-        let producers = human::count(u64::from(self.producers), "producer process").replace("processs", "processes");
+        let producers =
+            human::count(u64::from(self.producers), "producer process").replace("processs", "processes");
         line("load", format!("{} sessions, {producers}, mix {}", self.sessions, self.mix))?;
         if let Some(Connect { seconds, per_second, gateway_cpu_us }) = &self.connect {
-            let each = gateway_cpu_us.map(|us| format!(", {us:.1} µs of the gateway's CPU each")).unwrap_or_default();
-            line("connect", format!("{per_second:.0}/s ({seconds:.2} s), token verified and subscribed{each}"))?;
+            let each = gateway_cpu_us
+                .map(|us| format!(", {us:.1} µs of the gateway's CPU each"))
+                .unwrap_or_default();
+            line(
+                "connect",
+                format!("{per_second:.0}/s ({seconds:.2} s), token verified and subscribed{each}"),
+            )?;
         }
         if let Some(Idle { bytes_per_session: Some(bytes), cpu_percent: Some(percent) }) = &self.idle {
             line("idle", format!("{bytes:.0} bytes of the gateway a session, {percent:.2} % of a core"))?;
@@ -156,15 +162,17 @@ impl Report {
             out.line("")?;
             self.print_loads(out)?;
         }
-        let mut line = |name: &str, text: String| out.line(format!("{name:<10} {text}"));
         if self.broadcast.is_some() || self.replay.is_some() {
-            line("", String::new())?;
+            out.line("")?;
         }
+        let mut line = |name: &str, text: String| out.line(format!("{name:<10} {text}"));
         if let Some(Broadcast { ms, times }) = &self.broadcast {
             line("broadcast", format!("{ms:.1} ms until the last session has it (median of {times})"))?;
         }
         if let Some(Replay { each, seconds, notifications_per_second, gateway_cpu_us }) = &self.replay {
-            let cpu = gateway_cpu_us.map(|us| format!(", {us:.2} µs of the gateway's CPU each")).unwrap_or_default();
+            let cpu = gateway_cpu_us
+                .map(|us| format!(", {us:.2} µs of the gateway's CPU each"))
+                .unwrap_or_default();
             line(
                 "replay",
                 format!(
@@ -173,7 +181,8 @@ impl Report {
                 ),
             )?;
         }
-        let Verdict { received, conflated, lost, doubled, reordered, foreign, resyncs, broken, .. } = self.verdict;
+        let Verdict { received, conflated, lost, doubled, reordered, foreign, resyncs, broken, .. } =
+            self.verdict;
         line(
             "checked",
             format!(
@@ -185,7 +194,16 @@ impl Report {
 
     fn print_loads(&self, out: &mut Out) -> Result<(), Failure> {
         let mut table = Table::new(&[
-            "RATE", ">DELIVERED/S", ">CPU µs", "CLASS", ">COUNT", ">P50", ">P99", ">P99.9", ">MAX", "FROM",
+            "RATE",
+            ">DELIVERED/S",
+            ">CPU µs",
+            "CLASS",
+            ">COUNT",
+            ">P50",
+            ">P99",
+            ">P99.9",
+            ">MAX",
+            "FROM",
         ]);
         for load in &self.loads {
             let mut head = [
@@ -193,7 +211,8 @@ impl Report {
                 format!("{:.0}", load.delivered_per_second),
                 load.gateway_cpu_us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}")),
             ];
-            let mut rows = vec![("all", load.from_intended, "intended"), ("all", load.from_publish, "publish")];
+            let mut rows =
+                vec![("all", load.from_intended, "intended"), ("all", load.from_publish, "publish")];
             let classes = ["P0", "P1", "P2", "P3"].into_iter().zip(load.by_class);
             rows.extend(classes.map(|(name, found)| (name, found, "intended")));
             for (class, found, from) in rows {

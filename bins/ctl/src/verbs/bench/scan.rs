@@ -121,9 +121,9 @@ pub(super) fn message_id(text: &[u8]) -> Option<(u32, u64)> {
         return None;
     }
     let hex = |digits: &[u8]| {
-        digits.iter().try_fold(0_u64, |number, &digit| {
-            Some(number << 4 | u64::from(char::from(digit).to_digit(16)?))
-        })
+        digits
+            .iter()
+            .try_fold(0_u64, |number, &digit| Some(number << 4 | u64::from(char::from(digit).to_digit(16)?)))
     };
     let low = hex(&text[19..23])? << 48 | hex(&text[24..36])?;
     Some(((low >> 40) as u32 & 0x3f_ffff, low & 0xff_ffff_ffff))
@@ -146,20 +146,26 @@ mod tests {
 
     #[test]
     fn a_frame_in_the_usual_form_is_read() {
-        let text = frame("\"stream\":\"all\",\"epoch\":\"0000e9c1\",\"prev\":7,\"seq\":9,\"conflated\":1,", "*");
+        let text =
+            frame("\"stream\":\"all\",\"epoch\":\"0000e9c1\",\"prev\":7,\"seq\":9,\"conflated\":1,", "*");
         let found = notification(text.as_bytes()).unwrap();
         assert_eq!((found.stream, found.epoch), (Stream::All, &b"0000e9c1"[..]));
         assert_eq!((found.prev, found.seq, found.conflated), (7, 9, 1));
         let data = found.data;
         assert_eq!((data.lane, data.lane_sequence, data.user_id, data.priority), (77, 4_711, &b"*"[..], 0));
-        assert_eq!((data.published_at, data.intended_at), (1_728_123_456_000_000_009, 1_728_123_456_000_000_001));
+        assert_eq!(
+            (data.published_at, data.intended_at),
+            (1_728_123_456_000_000_009, 1_728_123_456_000_000_001)
+        );
     }
 
     #[test]
     fn what_is_written_otherwise_is_left_to_the_parser() {
         let usual = "\"stream\":\"user\",\"epoch\":\"1\",\"prev\":0,\"seq\":1,";
         assert!(notification(frame(usual, "u").as_bytes()).is_some());
-        for text in [frame(&usual.replace(':', ": "), "u"), frame(usual, "a\\u0062"), String::new(), "{}".into()] {
+        for text in
+            [frame(&usual.replace(':', ": "), "u"), frame(usual, "a\\u0062"), String::new(), "{}".into()]
+        {
             assert_eq!(notification(text.as_bytes()), None, "{text}");
         }
         let whole = frame(usual, "u");

@@ -67,7 +67,8 @@ impl Subject {
         for (name, value) in settings {
             // Unless whoever runs the bench wants something else of these.
             let name = format!("BELLWIRE_{name}");
-            if std::env::var_os(&name).is_none() || name.ends_with("BUS_NAME") || name.ends_with("TOKEN_KEY") {
+            if std::env::var_os(&name).is_none() || name.ends_with("BUS_NAME") || name.ends_with("TOKEN_KEY")
+            {
                 command.env(name, value);
             }
         }
@@ -106,7 +107,8 @@ impl Own {
     /// Waits until it says where it listens.
     fn address(&mut self) -> Result<String, Failure> {
         let stdout = self.child.stdout.take();
-        for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok)) {
+        for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok))
+        {
             if let Some(url) = line.strip_prefix("listening ") {
                 return Ok(url.to_owned());
             }

@@ -106,7 +106,7 @@ impl Tally {
     }
 
     /// From the real moment of publishing, over all classes.
-    pub(super) fn from_publish(&self) -> Option<Quantiles> {
+    pub(super) fn since_publish(&self) -> Option<Quantiles> {
         quantiles(&self.from_publish)
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         tally.notification(0, &data(2, 1), false);
         let found = tally.all().unwrap();
         assert_eq!((found.count, found.max.as_nanos() / 1_000), (1, 10));
-        assert_eq!(tally.from_publish().unwrap().p50.as_nanos() / 1_000, 9);
+        assert_eq!(tally.since_publish().unwrap().p50.as_nanos() / 1_000, 9);
         tally.begin();
         assert!(tally.all().is_none() && tally.by_class().iter().all(Option::is_none));
     }

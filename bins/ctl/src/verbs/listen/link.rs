@@ -53,6 +53,11 @@ impl Target {
         let port = uri.port_u16().unwrap_or(80);
         Ok(Self { uri, host, port })
     }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
 }
 
 /// A connection that is open. One frame at a time; the library answers pings.
