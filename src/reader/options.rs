@@ -52,8 +52,9 @@ impl ReaderOptions {
         self
     }
 
-    /// How long [`Reader::wait`] spins before it sleeps. [`Duration::MAX`]: it never sleeps, for a reader with a core of
-    /// its own.
+    /// How long [`Reader::wait`] spins at most before it sleeps. Where that has not paid of late, it sleeps at once, and
+    /// spins only now and then to see whether it would pay again. [`Duration::MAX`]: it never sleeps, for a reader with a
+    /// core of its own.
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;

@@ -35,9 +35,49 @@ impl Waker {
     }
 }
 
+/// Whether spinning pays. Where records are seldom less than a spin apart, spinning before every sleep would be a fair part
+/// of all the CPU that a reader takes, for nothing; so it is tried now and then only, until it has met a record again.
+#[derive(Clone, Copy, Debug)]
+struct SpinLuck {
+    /// Grows with each spin that met a record, shrinks with each that did not; without luck there is no spinning.
+    luck: u8,
+    /// Waits without spinning.
+    skipped: u8,
+}
+
+impl SpinLuck {
+    const MOST: u8 = 16;
+    const HIT: u8 = 4;
+    /// So many waits without a spin before it is tried again.
+    const SKIP: u8 = 32;
+
+    const fn new() -> Self {
+        Self { luck: Self::HIT, skipped: 0 }
+    }
+
+    /// Whether to spin before this sleep.
+    fn tries(&mut self) -> bool {
+        if self.luck > 0 || self.skipped >= Self::SKIP {
+            self.skipped = 0;
+            return true;
+        }
+        self.skipped += 1;
+        false
+    }
+
+    fn met_a_record(&mut self) {
+        self.luck = (self.luck + Self::HIT).min(Self::MOST);
+    }
+
+    fn was_in_vain(&mut self) {
+        self.luck = self.luck.saturating_sub(1);
+    }
+}
+
 /// What a reader needs to sleep and to get up.
 pub(super) struct Bedside {
     spin: Duration,
+    luck: SpinLuck,
     word: Arc<AtomicU32>,
     /// The wakes that were answered.
     answered: u32,
@@ -46,7 +86,7 @@ pub(super) struct Bedside {
 
 impl Bedside {
     pub(super) fn new(spin: Duration) -> Self {
-        Self { spin, word: Arc::default(), answered: 0, looked_at: Instant::now() }
+        Self { spin, luck: SpinLuck::new(), word: Arc::default(), answered: 0, looked_at: Instant::now() }
     }
 
     pub(super) fn waker(&self) -> Waker {
@@ -67,12 +107,19 @@ pub(super) fn wait(
 ) -> Wake {
     let start = Instant::now();
     let mut now = start;
+    // Who never sleeps spins without being asked.
+    let tries = bedside.spin == Duration::MAX || bedside.luck.tries();
+    let spin = if tries { bedside.spin } else { Duration::ZERO };
+    let mut has_slept = false;
     loop {
         if now.duration_since(bedside.looked_at) >= DISCOVERY {
             bedside.looked_at = now;
             lanes.refresh(header);
         }
         if lanes.has_more() {
+            if now != start && !has_slept {
+                bedside.luck.met_a_record();
+            }
             return Wake::Ready;
         }
         if bedside.woken() {
@@ -82,11 +129,15 @@ pub(super) fn wait(
         if waited >= timeout {
             return Wake::TimedOut;
         }
-        if waited < bedside.spin {
+        if waited < spin && !has_slept {
             for _ in 0..32 {
                 std::hint::spin_loop();
             }
         } else {
+            if tries && !has_slept {
+                bedside.luck.was_in_vain();
+            }
+            has_slept = true;
             park(lanes, bedside, header, now, timeout - waited);
         }
         now = Instant::now();
@@ -104,4 +155,30 @@ fn park(lanes: &mut Lanes, bedside: &Bedside, header: &CursorsHeader, now: Insta
     }
     let waker = Sleep { word: &bedside.word, value: bedside.answered };
     doorbell::park(lanes.iter().map(Lane::header), waker, &header.parked, longest, || lanes.has_more());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits of a hundred in which it would spin.
+    fn spins(luck: &mut SpinLuck, meets_a_record: bool) -> usize {
+        let mut spins = 0;
+        for _ in 0..100 {
+            if luck.tries() {
+                spins += 1;
+                if meets_a_record { luck.met_a_record() } else { luck.was_in_vain() }
+            }
+        }
+        spins
+    }
+
+    #[test]
+    fn spinning_in_vain_becomes_rare_and_comes_back_with_luck() {
+        let mut luck = SpinLuck::new();
+        assert_eq!(spins(&mut luck, true), 100);
+        assert!(spins(&mut luck, false) <= usize::from(SpinLuck::MOST) + 3);
+        assert!(spins(&mut luck, false) <= 4);
+        assert!(spins(&mut luck, true) >= 60, "one spin in time is enough");
+    }
 }

@@ -42,7 +42,9 @@ pub(super) struct Rounds<S: Source> {
     pub(super) intake: Intake,
     pub(super) counters: Arc<BrokerCounters>,
     /// By the source's number of the lane.
-    pub(super) lanes: Vec<Option<Lane<S::Scout>>>,
+    lanes: Vec<Option<Lane<S::Scout>>>,
+    /// The numbers of the lanes that there are: most of the places are empty.
+    attached: Vec<usize>,
     shards: Vec<Arc<dyn ShardSignal>>,
     clock: fn() -> i64,
     /// Records that were read since the last publishing.
@@ -66,10 +68,25 @@ impl<S: Source> Rounds<S> {
         clock: fn() -> i64,
     ) -> Self {
         let lanes = (0..LANES_MAX).map(|_| None).collect();
-        let mut rounds = Self { source, intake, counters, lanes, shards, clock, unpublished: 0, rounds: 0 };
+        let attached = Vec::with_capacity(LANES_MAX);
+        let mut rounds =
+            Self { source, intake, counters, lanes, attached, shards, clock, unpublished: 0, rounds: 0 };
         rounds.intake.now = clock();
         rounds.count_journal();
         rounds
+    }
+
+    /// The lane with that number, if the rounds know one.
+    pub(super) fn lane(&self, number: usize) -> Option<&Lane<S::Scout>> {
+        self.lanes[number].as_ref()
+    }
+
+    /// Begins to read the lane with that number, or no longer does; gives what stood there before.
+    pub(super) fn set_lane(&mut self, number: usize, lane: Option<Lane<S::Scout>>) -> Option<Lane<S::Scout>> {
+        let before = std::mem::replace(&mut self.lanes[number], lane);
+        self.attached.clear();
+        self.attached.extend((0..LANES_MAX).filter(|&number| self.lanes[number].is_some()));
+        before
     }
 
     /// One round; tells how many records it read.
@@ -97,11 +114,8 @@ impl<S: Source> Rounds<S> {
         for priority in Priority::ALL {
             let mut left = BUDGET[priority.index()];
             // Another lane is first in each round, so that the budget is nobody's alone.
-            for turn in 0..LANES_MAX {
-                let lane = (turn + self.rounds) % LANES_MAX;
-                if self.lanes[lane].is_none() {
-                    continue;
-                }
+            for turn in 0..self.attached.len() {
+                let lane = self.attached[(turn + self.rounds) % self.attached.len()];
                 let end = ends[lane][priority.index()];
                 let before = left;
                 while left > 0 && self.step(lane, priority, end, [false; 4])? == Step::Read {
@@ -125,12 +139,11 @@ impl<S: Source> Rounds<S> {
     /// Takes what is there of P0 now, and publishes it.
     fn urgent(&mut self) -> Result<usize, JournalError> {
         let mut read = 0;
-        for lane in 0..LANES_MAX {
-            if self.lanes[lane].is_some() {
-                let end = self.source.snapshot_end(lane, Priority::P0);
-                while self.step(lane, Priority::P0, end, [false; 4])? == Step::Read {
-                    read += 1;
-                }
+        for index in 0..self.attached.len() {
+            let lane = self.attached[index];
+            let end = self.source.snapshot_end(lane, Priority::P0);
+            while self.step(lane, Priority::P0, end, [false; 4])? == Step::Read {
+                read += 1;
             }
         }
         if read > 0 {
@@ -141,24 +154,21 @@ impl<S: Source> Rounds<S> {
 
     /// Positions up to which records are there now.
     pub(super) fn ends(&self) -> [[u64; 4]; LANES_MAX] {
-        std::array::from_fn(|lane| match &self.lanes[lane] {
-            Some(_) => Priority::ALL.map(|priority| self.source.snapshot_end(lane, priority)),
-            None => [0; 4],
-        })
+        let mut ends = [[0; 4]; LANES_MAX];
+        for &lane in &self.attached {
+            ends[lane] = Priority::ALL.map(|priority| self.source.snapshot_end(lane, priority));
+        }
+        ends
     }
 
     /// Whether every ring was read up to these positions, as far as it can be read.
     pub(super) fn has_passed(&mut self, ends: &[[u64; 4]; LANES_MAX]) -> bool {
-        for (lane, ends) in ends.iter().enumerate() {
-            for priority in Priority::ALL {
-                let waits = self.lanes[lane].is_some()
-                    && matches!(self.source.peek(lane, priority), Ok(Some(unread)) if unread.position() < ends[priority.index()]);
-                if waits {
-                    return false;
-                }
-            }
-        }
-        true
+        let Self { source, attached, .. } = self;
+        let mut waits = |lane: usize, priority: Priority| {
+            let end = ends[lane][priority.index()];
+            matches!(source.peek(lane, priority), Ok(Some(unread)) if unread.position() < end)
+        };
+        !attached.iter().any(|&lane| Priority::ALL.into_iter().any(|priority| waits(lane, priority)))
     }
 
     /// Reads the next record of a ring, if it stands before `end`, and before it whatever must go first. `draining` are the

@@ -278,25 +278,23 @@ impl Broker {
 
     /// Makes the rounds know the lanes that are attached now.
     fn know_lanes(&mut self) {
-        let Rounds { source, lanes, counters, .. } = &mut self.rounds;
-        for (number, known) in lanes.iter_mut().enumerate().take(LANES_MAX) {
-            let info = source.lane(number);
-            if let Some(lane) = known.take_if(|lane| info.is_none_or(|info| info.key() != lane.key)) {
-                counters.detach(&lane.counters);
+        for number in 0..LANES_MAX {
+            let key = self.rounds.source.lane(number).map(|info| info.key());
+            let known = self.rounds.lane(number).map(|lane| lane.key);
+            if known.is_some()
+                && known != key
+                && let Some(lane) = self.rounds.set_lane(number, None)
+            {
+                self.rounds.counters.detach(&lane.counters);
                 if self.highest.len() < HIGHEST_MAX {
                     self.highest.insert(lane.key, lane.highest);
                 }
             }
-            let Some(info) = info else { continue };
-            let lane = known.get_or_insert_with(|| {
-                tracing::info!(lane = %info.name(), key = info.key(), missed = ?info.missed(), "lane is read");
-                let highest = self.highest.get(&info.key()).copied().unwrap_or_default();
-                let lane_counters = counters.attach(info.name(), info.key());
-                for (count, missed) in lane_counters.missed.iter().zip(info.missed()) {
-                    count.set(missed);
-                }
-                Lane::new(info.key(), lane_counters, highest)
-            });
+            if known != key {
+                self.begin_lane(number);
+            }
+            let Rounds { source, .. } = &self.rounds;
+            let (Some(info), Some(lane)) = (source.lane(number), self.rounds.lane(number)) else { continue };
             for (count, lost) in lane.counters.lost.iter().zip(info.lost()) {
                 if count.get() != lost {
                     tracing::error!(lane = %info.name(), lost, "records were overwritten before they were read");
@@ -304,6 +302,19 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Reads the lane with that number from now on, if there is one.
+    fn begin_lane(&mut self, number: usize) {
+        let Some(info) = self.rounds.source.lane(number) else { return };
+        tracing::info!(lane = %info.name(), key = info.key(), missed = ?info.missed(), "lane is read");
+        let highest = self.highest.get(&info.key()).copied().unwrap_or_default();
+        let counters = self.rounds.counters.attach(info.name(), info.key());
+        for (count, missed) in counters.missed.iter().zip(info.missed()) {
+            count.set(missed);
+        }
+        let lane = Lane::new(info.key(), counters, highest);
+        self.rounds.set_lane(number, Some(lane));
     }
 
     /// Reads what is there now, and ends.

@@ -184,7 +184,8 @@ fn attach(rounds: &mut Rounds<Lists>, highest: &Highest) {
     for number in 0..rounds.source.lanes.len() {
         let key = number as u64 + 100;
         let highest = highest.get(&key).copied().unwrap_or_default();
-        rounds.lanes[number] = Some(Lane::new(key, counters.attach(&format!("lane-{number}"), key), highest));
+        let lane = Lane::new(key, counters.attach(&format!("lane-{number}"), key), highest);
+        rounds.set_lane(number, Some(lane));
     }
 }
 

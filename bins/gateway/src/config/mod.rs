@@ -41,7 +41,7 @@ pub struct Bus {
     pub group: Option<String>,
     /// How many message ids are remembered to recognise duplicates.
     pub dedup_window: usize,
-    /// How long the reader spins before it sleeps, in microseconds.
+    /// How long the reader spins at most before it sleeps, in microseconds; where that does not pay, it seldom does.
     pub spin_us: u64,
     /// Never sleep: lower latency for one whole core.
     pub busy_poll: bool,
