@@ -10,6 +10,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use crate::auth::{KeyError, Verifier};
 use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
@@ -69,6 +72,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
         };
         // Clients of a predecessor in TIME_WAIT do not hold the port; a listener does.
         socket.set_reuseaddr(true)?;
+        // What is accepted inherits it.
+        socket.set_nodelay(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };
@@ -122,22 +127,29 @@ pub async fn run(
 }
 
 /// Accepts connections and deals them out. Never returns but with an error.
+///
+/// The sockets are not made known to this event loop: each goes on to a shard, which has one of its own.
 async fn accept(listener: TcpListener, shards: &[ShardHandle], limits: &Arc<Limits>) -> Result<(), RunError> {
     listener.set_nonblocking(true).map_err(RunError::Accept)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(RunError::Accept)?;
+    // SAFETY: the listener owns its descriptor, and nobody takes it out of the `AsyncFd`.
+    #[allow(unsafe_code)]
+    let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    let listener = listener.map_err(|error| RunError::Accept(error.into()))?;
     let mut next = 0;
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_the_connection(&error) => continue,
-            Err(error) => {
+        let mut ready = listener.readable().await.map_err(RunError::Accept)?;
+        let (stream, peer) = match ready.try_io(|listener| listener.get_ref().accept()) {
+            Err(_would_block) => continue,
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) if is_of_the_connection(&error) => continue,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
                 continue;
             }
         };
-        // A connection that is gone already fails here, and later anyway. The shard has an event loop of its own.
-        let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else { continue };
+        // A connection that is gone already fails here, and later anyway.
+        let Ok(()) = stream.set_nonblocking(true) else { continue };
         let place = limits.enter(peer.ip());
         let shard = next % shards.len();
         next = shard + 1;

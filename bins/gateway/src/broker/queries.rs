@@ -32,7 +32,7 @@ pub struct BrokerGone;
 pub type Snapshot = (StreamState, Vec<u64>);
 
 enum Query {
-    Stream { user: Box<str>, answer: oneshot::Sender<StreamState> },
+    Streams { user: Box<str>, answer: oneshot::Sender<[StreamState; 2]> },
     Snapshot { user: Box<str>, answer: oneshot::Sender<Snapshot> },
 }
 
@@ -54,12 +54,20 @@ pub(super) fn channel(waker: Waker) -> (StreamQueries, Answers) {
 }
 
 impl StreamQueries {
-    /// The state of a user's stream; `*` is the stream for everybody. Asking makes no stream.
+    /// The state of a user's stream, and of the stream for everybody at the same moment. Asking makes no stream.
+    ///
+    /// # Errors
+    /// [`BrokerGone`].
+    pub async fn streams(&self, user_id: &str) -> Result<[StreamState; 2], BrokerGone> {
+        self.ask(|answer| Query::Streams { user: user_id.into(), answer }).await
+    }
+
+    /// The state of one stream; `*` is the stream for everybody.
     ///
     /// # Errors
     /// [`BrokerGone`].
     pub async fn stream(&self, user_id: &str) -> Result<StreamState, BrokerGone> {
-        self.ask(|answer| Query::Stream { user: user_id.into(), answer }).await
+        Ok(self.streams(user_id).await?[0])
     }
 
     /// The state of a user's stream and where his newest account and positions stand in the journal, ascending.
@@ -88,8 +96,9 @@ impl Answers {
         {
             // Whoever no longer wants the answer has gone: that is no error.
             match query {
-                Query::Stream { user, answer } => {
-                    let _ = answer.send(state(streams, &user, journal_end));
+                Query::Streams { user, answer } => {
+                    let both = [&user, bellwire::EVERYBODY].map(|user| state(streams, user, journal_end));
+                    let _ = answer.send(both);
                 }
                 Query::Snapshot { user, answer } => {
                     let mut offsets = streams.snapshot(&user);

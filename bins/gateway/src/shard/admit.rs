@@ -91,7 +91,7 @@ impl Shard {
 
     fn open(&mut self, Arrived { accepted, permit }: Arrived) {
         let now = self.now_ms();
-        let Accepted { stream, flavour, identity } = accepted;
+        let Accepted { stream, answer, flavour, identity } = accepted;
         let handle = self.sessions.insert(&self.ready, |_, waker| Session {
             transport: Transport::plain(stream),
             waker,
@@ -125,6 +125,7 @@ impl Shard {
         self.opened += 1;
         self.counters.opened.add(1);
         self.counters.sessions.set(self.sessions.len() as u64);
+        self.say(handle, |out, _| out.raw(&answer));
         if flavour == Flavour::V1 {
             let conn = format!("c-{:x}-{:x}", self.index, self.opened);
             let settings = std::sync::Arc::clone(&self.settings);
@@ -142,11 +143,14 @@ impl Shard {
                 .write(out);
             });
         }
-        match identity {
-            None => {}
-            Some(verified) => self.identified(handle, None, verified),
+        // The broker's answer is there in a moment, and `auth_ok` with it: one write for all of that.
+        let goes_with_auth_ok = flavour == Flavour::V1 && matches!(identity, Some(Ok(_)));
+        if let Some(verified) = identity {
+            self.identified(handle, None, verified);
         }
-        self.write(handle);
+        if !goes_with_auth_ok {
+            self.write(handle);
+        }
         // Sets the waker, and reads what a hasty client has sent already.
         self.at_hand.push(handle.slot);
     }
@@ -203,9 +207,7 @@ impl Shard {
         work.auth = Some(PendingAuth { id: id.cloned().map(super::requests::owned), identity });
         let (queries, inbox, bell) = (self.queries.clone(), Rc::clone(&self.inbox), self.bell.clone());
         tokio::task::spawn_local(async move {
-            let states =
-                async { Ok([queries.stream(&user_id).await?, queries.stream(bellwire::EVERYBODY).await?]) };
-            let states = states.await;
+            let states = queries.streams(&user_id).await;
             inbox.answers.borrow_mut().push_back(Answer::Streams { handle, states });
             bell.ring();
         });

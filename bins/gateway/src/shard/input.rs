@@ -32,7 +32,9 @@ impl Shard {
         for slot in rest {
             self.sessions.unlist(slot);
             if let Some((handle, session)) = self.sessions.at(slot) {
-                if session.out.is_some() {
+                // What a session that waits for the broker has to say goes out with `auth_ok`.
+                let waits = session.state == State::Asking && session.is_v1();
+                if session.out.is_some() && !waits {
                     self.write(handle);
                 }
                 self.read(handle);

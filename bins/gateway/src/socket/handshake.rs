@@ -3,6 +3,11 @@
 //! What is taken from the request: the sub-protocols and the token. The path and the query string are not looked at, so
 //! a token there is never believed (it would stand in every proxy's log).
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -26,6 +31,8 @@ pub enum Flavour {
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: TcpStream,
+    /// The answer to the request. It has not been sent: it goes out together with the first frames.
+    pub answer: Vec<u8>,
     pub flavour: Flavour,
     /// What came of the token in the request; `None` if there was none.
     pub identity: Option<Result<Identity, TokenError>>,
@@ -50,7 +57,48 @@ pub enum Admission {
     Full,
 }
 
-/// Answers the request.
+/// A connection during the handshake: an answer that accepts is kept back, any other goes out.
+struct Corked {
+    stream: TcpStream,
+    kept: Vec<u8>,
+}
+
+/// How an answer begins that accepts.
+const ACCEPTED: &[u8] = b"HTTP/1.1 101 ";
+
+impl AsyncRead for Corked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Corked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.kept.is_empty() && !bytes.starts_with(ACCEPTED) {
+            return Pin::new(&mut self.stream).poll_write(context, bytes);
+        }
+        self.kept.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Reads the request and makes the answer; sends it if it is a refusal.
 ///
 /// # Errors
 /// The request is not one for a WebSocket, or not one that is served here; the client was told so.
@@ -91,6 +139,7 @@ pub async fn accept(
         offer = Some((asked.flavour, identity));
         Ok(response)
     };
+    let stream = Corked { stream, kept: Vec::new() };
     let socket = match tokio_tungstenite::accept_hdr_async_with_config(stream, answer, Some(config)).await {
         Ok(socket) => socket,
         Err(tungstenite::Error::Http(response)) => {
@@ -100,7 +149,8 @@ pub async fn accept(
     };
     // The callback has run if the handshake succeeded.
     let (flavour, identity) = offer.unwrap_or((Flavour::V1, None));
-    Ok(Accepted { stream: socket.into_inner(), flavour, identity })
+    let Corked { stream, kept } = socket.into_inner();
+    Ok(Accepted { stream, answer: kept, flavour, identity })
 }
 
 /// What a request asks for.

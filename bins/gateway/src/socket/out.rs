@@ -65,6 +65,11 @@ impl Out {
         self.notifications.push(written);
     }
 
+    /// Appends bytes that are no frame: the answer to the handshake.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Appends a text frame with what `write` appends. `None` takes the frame back.
     pub fn text<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<R>) -> Option<R> {
         self.frame(OpCode::Data(Data::Text), write)
