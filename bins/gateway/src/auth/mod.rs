@@ -5,8 +5,6 @@
 //! it, so neither `alg: none` nor a public key used as an HMAC secret gets anywhere. A token is verified once a
 //! connection, and once more for each refresh.
 
-mod crypto;
-
 use bellwire::{Channel, EVERYBODY, USER_ID_BYTES_MAX};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, Validation};
@@ -82,13 +80,14 @@ impl Verifier {
     /// # Errors
     /// [`KeyError`] says what is wrong with the key.
     pub fn new(config: &Token) -> Result<Self, KeyError> {
-        crypto::install();
+        bellwire_jwt::install();
         let key = config.key_bytes().map_err(KeyError::Config)?;
         let (key, algorithm) = match config.algorithm {
             Algorithm::HS256 => (DecodingKey::from_secret(&key), jsonwebtoken::Algorithm::HS256),
             Algorithm::EdDSA => {
-                let public = crypto::ed25519_public_key(&key).ok_or(KeyError::NotEd25519)?;
-                (DecodingKey::from_ed_der(&public), jsonwebtoken::Algorithm::EdDSA)
+                let pem = std::str::from_utf8(&key).map_err(|_| KeyError::NotEd25519)?;
+                let public = bellwire_jwt::ed25519_decoding_key(pem).map_err(|_| KeyError::NotEd25519)?;
+                (public, jsonwebtoken::Algorithm::EdDSA)
             }
         };
         let mut validation = Validation::new(algorithm);

@@ -16,7 +16,7 @@ fn far() -> u64 {
 }
 
 fn signed(claims: &Value, secret: &str) -> String {
-    crypto::install();
+    bellwire_jwt::install();
     let header = Header::new(jsonwebtoken::Algorithm::HS256);
     jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }

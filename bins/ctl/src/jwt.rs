@@ -1,7 +1,5 @@
 //! Tokens: who a client is, for how long, and which channels it may see.
 
-mod provider;
-
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,8 +7,6 @@ use std::time::Duration;
 
 use bellwire::{Channel, EVERYBODY, USER_ID_BYTES_MAX};
 use clap::{Args, ValueEnum};
-use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
-use ed25519_dalek::{SigningKey, VerifyingKey};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
@@ -155,16 +151,13 @@ impl<'a> Claims<'a> {
 
 /// Signs a token.
 pub(crate) fn sign(claims: &Claims<'_>, key: &Key) -> Result<String, Failure> {
-    provider::install();
+    bellwire_jwt::install();
     let encoding = match key.algorithm {
         Algorithm::Hs256 => EncodingKey::from_secret(key.text.as_bytes()),
-        Algorithm::EdDsa => {
-            let signing = SigningKey::from_pkcs8_pem(&key.text).map_err(|error| {
-                Failure::new(Exit::Wrong, format!("not an Ed25519 private key in PEM (PKCS #8): {error}"))
-                    .next("make one: openssl genpkey -algorithm ed25519 -out key.pem")
-            })?;
-            EncodingKey::from_ed_der(signing.as_bytes())
-        }
+        Algorithm::EdDsa => bellwire_jwt::ed25519_encoding_key(&key.text).map_err(|error| {
+            Failure::new(Exit::Wrong, format!("not an Ed25519 private key in PEM (PKCS #8): {error}"))
+                .next("make one: openssl genpkey -algorithm ed25519 -out key.pem")
+        })?,
     };
     jsonwebtoken::encode(&Header::new(key.algorithm.into()), claims, &encoding)
         .map_err(|error| Failure::new(Exit::Wrong, format!("the token cannot be signed: {error}")))
@@ -208,7 +201,7 @@ pub(crate) struct Checked {
 
 /// Checks a token as a gateway does.
 pub(crate) fn check(token: &str, key: &Key) -> Result<Checked, Failure> {
-    provider::install();
+    bellwire_jwt::install();
     let parts = token.split('.').count();
     if parts != 3 {
         return Ok(Checked { algorithm: None, claims: None, refusal: Some(Refusal::Shape { parts }) });
@@ -240,7 +233,7 @@ fn check_signed(
     }
     let decoding = match key.algorithm {
         Algorithm::Hs256 => DecodingKey::from_secret(key.text.as_bytes()),
-        Algorithm::EdDsa => DecodingKey::from_ed_der(public_key(&key.text)?.as_bytes()),
+        Algorithm::EdDsa => verifying_key(&key.text)?,
     };
     // Only the signature: the claims are checked below, to say exactly what is wrong with them.
     let mut validation = Validation::new(expected);
@@ -255,12 +248,10 @@ fn check_signed(
     })
 }
 
-/// The public half, from either half.
-fn public_key(pem: &str) -> Result<VerifyingKey, Failure> {
-    if let Ok(key) = VerifyingKey::from_public_key_pem(pem) {
-        return Ok(key);
-    }
-    SigningKey::from_pkcs8_pem(pem).map(|key| key.verifying_key()).map_err(|error| {
+/// From either half.
+fn verifying_key(pem: &str) -> Result<DecodingKey, Failure> {
+    let key = bellwire_jwt::ed25519_decoding_key(pem);
+    key.or_else(|_| bellwire_jwt::ed25519_decoding_key_of_private(pem)).map_err(|error| {
         Failure::new(Exit::Wrong, format!("not an Ed25519 key in PEM: {error}"))
             .next("the public half of key.pem: openssl pkey -in key.pem -pubout")
     })
