@@ -48,7 +48,7 @@ pub struct LaneStatus {
     pub created_at: i64,
     /// When its owner opened it, likewise.
     pub opened_at: i64,
-    /// The owner, or the last one.
+    /// The owner, or the last one if it died; 0 if it gave the segment up in order.
     pub pid: u32,
     /// Whether the owner lives.
     pub held: bool,
@@ -107,7 +107,7 @@ pub struct CursorsStatus {
     pub created_at: i64,
     /// When its owner opened it, likewise.
     pub opened_at: i64,
-    /// The owner, or the last one.
+    /// The owner, or the last one if it died; 0 if it gave the segment up in order.
     pub pid: u32,
     /// Whether the owner lives.
     pub held: bool,
@@ -136,8 +136,11 @@ pub struct CursorStatus {
 
 /// The names of all buses on this machine, sorted.
 pub fn buses() -> Vec<String> {
-    let mut buses: Vec<_> =
-        files().filter_map(|file| parse_segment_file(&file).map(|(bus, ..)| bus.to_owned())).collect();
+    let mut buses: Vec<_> = files()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|file| parse_segment_file(&file).map(|(bus, ..)| bus.to_owned()))
+        .collect();
     buses.sort_unstable();
     buses.dedup();
     buses
@@ -150,6 +153,8 @@ pub fn buses() -> Vec<String> {
 pub fn segments(bus: &str) -> Result<Vec<Segment>, NameError> {
     check_name("bus", bus)?;
     let mut segments: Vec<_> = files()
+        .unwrap_or_default()
+        .into_iter()
         .filter_map(|file| match parse_segment_file(&file) {
             Some((of, kind, name)) if of == bus => segment(&file, bus, kind, name),
             _ => None,

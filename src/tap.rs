@@ -144,7 +144,8 @@ impl Tap {
         match ring.next_ungated(&mut self.scratch)? {
             Next::Empty => Ok(TapPoll::Empty),
             Next::Overrun { lost } => {
-                self.lost[priority.index()] += lost;
+                let total = &mut self.lost[priority.index()];
+                *total = total.saturating_add(lost); // a claim of the lane's
                 Ok(TapPoll::Lost { records: lost })
             }
             Next::Record(header) => {

@@ -1,4 +1,4 @@
-//! Real processes on one bus: they start in any order, die at any time, and fight for names.
+//! Real processes on one bus: they start in any order and die at any time. How they fight for names is in `storms.rs`.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
-use bellwire::{OpenError, Priority, Producer, PublishError, Reader, Tap, TapPoll, TapStart};
+use bellwire::{Priority, Producer, PublishError, Reader, Tap, TapPoll, TapStart};
 use common::{Bus, eventually, note, sized, small, spawn, spawn_with, title};
 
 /// Numbers that a child printed, one a line, each with `prefix`.
@@ -140,53 +140,6 @@ fn a_killed_consumer_goes_on_behind_its_last_commit() {
 }
 
 #[test]
-fn a_dead_consumer_gates_until_the_grace_time_is_over_and_learns_exactly_what_it_lost() {
-    let bus = Bus::new();
-    let grace = Duration::from_millis(300);
-    let mut producer = small().grace(grace).open(&bus, "engine").unwrap();
-    let mut reader = Reader::open(&bus, "storage").unwrap();
-    producer.look();
-    publish_until_done(&mut producer, 1);
-    publish_until_done(&mut producer, 2);
-    assert_eq!(drain(&mut reader), [1, 2]);
-    reader.commit(7);
-    drop(reader);
-
-    let mut published = 2;
-    let died = Instant::now();
-    // Full while the dead one is waited for; then the ring goes on without it.
-    let mut refused = 0;
-    while published < 500 {
-        match producer.publish(&note("user", &(published + 1).to_string(), "")) {
-            Ok(_) => published += 1,
-            Err(PublishError::Full { priority: Priority::P1, capacity: 4096, unread }) => {
-                assert!(unread > 3000, "{unread}");
-                assert!(died.elapsed() < Duration::from_secs(20), "never released");
-                refused += 1;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(other) => panic!("{other}"),
-        }
-    }
-    assert!(refused > 10, "it did not gate");
-    assert!(died.elapsed() >= grace, "released too early");
-    assert_eq!(producer.counters().released, 1);
-    assert_eq!(producer.counters().refused[1], refused);
-
-    let mut reader = Reader::open(&bus, "storage").unwrap();
-    assert_eq!(reader.mark(), 7);
-    let rest = drain(&mut reader);
-    let lane = reader.lanes().next().unwrap();
-    assert_eq!(rest.last(), Some(&published));
-    assert_eq!(reader.lane(lane).lost(), [0, published - 2 - rest.len() as u64, 0, 0]);
-    assert!(rest.windows(2).all(|pair| pair[1] == pair[0] + 1), "contiguous from there on");
-    // It gates again.
-    reader.commit(8);
-    producer.look();
-    assert_eq!(producer.counters().gating, 1);
-}
-
-#[test]
 fn a_live_consumer_that_does_not_read_gates_for_ever() {
     let bus = Bus::new();
     let mut producer = small().grace(Duration::ZERO).open(&bus, "engine").unwrap();
@@ -239,51 +192,6 @@ fn producers_and_consumers_start_in_any_order() {
 }
 
 #[test]
-fn child_tries_to_own_the_lane() {
-    let Some(bus) = Bus::inherited() else { return };
-    println!(); // the harness has begun a line
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    let answer = match small().open(&bus, "engine") {
-        Ok(producer) => {
-            println!("own {}", producer.last_sequence());
-            std::io::stdin().read_line(&mut line).unwrap();
-            "done 0"
-        }
-        Err(OpenError::InUse { .. }) => "busy 0",
-        Err(other) => panic!("{other}"),
-    };
-    println!("{answer}");
-}
-
-#[test]
-fn of_many_processes_that_open_one_lane_exactly_one_owns_it() {
-    const PROCESSES: usize = 16;
-    let bus = Bus::new();
-    for _ in 0..3 {
-        let mut children: Vec<_> =
-            (0..PROCESSES).map(|_| spawn("child_tries_to_own_the_lane", &bus)).collect();
-        for child in &mut children {
-            writeln!(child.stdin.as_mut().unwrap(), "go").unwrap();
-        }
-        let mut outs: Vec<_> =
-            children.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap()).lines()).collect();
-        let mut first_words = Vec::new();
-        for out in &mut outs {
-            let said =
-                out.map_while(Result::ok).find(|line| line.starts_with("own") || line.starts_with("busy"));
-            first_words.push(said.unwrap());
-        }
-        let owners = first_words.iter().filter(|word| word.starts_with("own")).count();
-        assert_eq!(owners, 1, "{first_words:?}");
-        for child in &mut children {
-            let _ = writeln!(child.stdin.as_mut().unwrap(), "go");
-            assert!(child.wait().unwrap().success());
-        }
-    }
-}
-
-#[test]
 fn child_writes_to_a_lane_that_it_reads() {
     let Some(bus) = Bus::inherited() else { return };
     println!(); // the harness has begun a line
@@ -317,51 +225,6 @@ fn the_kernel_stops_a_reader_that_writes_to_a_lane() {
     drop(producer);
     let output = status("cursors.storage");
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("written"));
-}
-
-#[test]
-fn a_forked_child_can_neither_publish_nor_keep_the_lane_locked() {
-    let bus = Bus::new();
-    let mut child = spawn("child_forks", &bus);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let grandchild = lines.find_map(|line| line.strip_prefix("forked ").map(str::to_owned)).unwrap();
-    let pid = nix::unistd::Pid::from_raw(grandchild.parse().unwrap());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // The grandchild lives on, and the lane is free all the same.
-    assert!(nix::sys::signal::kill(pid, None).is_ok());
-    let producer = small().open(&bus, "engine");
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    assert_eq!(producer.unwrap().last_sequence(), 1);
-}
-
-#[test]
-fn child_forks() {
-    let Some(bus) = Bus::inherited() else { return };
-    println!(); // the harness has begun a line
-    let mut producer = small().open(&bus, "engine").unwrap();
-    publish_until_done(&mut producer, 1);
-    // SAFETY: the child calls only what a forked child of a threaded process may: publish (which must refuse before it
-    // does anything), pause and _exit.
-    match unsafe { nix::unistd::fork() }.unwrap() {
-        nix::unistd::ForkResult::Child => {
-            let refused = producer.publish(&note("user", "2", "")) == Err(PublishError::Forked);
-            if !refused {
-                // SAFETY: ends this process without running anything of the parent's.
-                unsafe { libc::_exit(1) };
-            }
-            nix::unistd::sleep(60);
-            // SAFETY: as above.
-            unsafe { libc::_exit(0) }
-        }
-        nix::unistd::ForkResult::Parent { child } => {
-            std::thread::sleep(Duration::from_millis(100));
-            let gone = nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap();
-            assert_eq!(gone, nix::sys::wait::WaitStatus::StillAlive, "the child was not refused");
-            println!("forked {child}");
-            std::thread::sleep(Duration::from_secs(60));
-        }
-    }
 }
 
 #[test]

@@ -64,8 +64,13 @@ impl<'a> Batch<'a> {
     /// It shows them in the order in which they were pushed, run by run of the same priority: whoever sees one of them
     /// finds all that were pushed before it. So no reader shows an order's rejection before its acceptance, although
     /// they go through different rings.
+    ///
+    /// In a child that was forked meanwhile it shows nothing: the batch is its parent's.
     #[inline]
     pub fn commit(mut self) -> usize {
+        if self.producer.is_forked() {
+            return 0; // dropped, as any batch that is not committed
+        }
         let len = self.len();
         if len > 0 {
             let rings = &mut self.producer.rings;

@@ -2,14 +2,15 @@
 //!
 //! All of this is the slow path: ten times a second at most, and when a ring is full.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::bus::{SegmentKind, segment_file, segment_path};
+use crate::bus::{SHM_DIR, SegmentKind, segment_file};
 use crate::doorbell;
 use crate::layout::{Ack, CursorSlot, LaneHeader};
-use crate::region::Trust;
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignCursors;
+use crate::region::{OpenError, Trust};
 use crate::ring::writer::{NOBODY, RingWriter};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -86,10 +87,15 @@ impl Consumers {
     ///
     /// A consumer of the bus is waited for from the moment it is seen, also before it has attached to this lane: what is
     /// published between the opening of a lane and a gateway's noticing it is kept for the gateway.
-    pub(super) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) {
+    ///
+    /// # Errors
+    /// Who is there could not be found out as a whole, for want of a file descriptor for example. Those that are known stay
+    /// known, and the next look tries again.
+    pub(super) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) -> Result<(), OpenError> {
         let floors = rings.each_ref().map(RingWriter::floor);
-        if self.directory.has_changed() {
-            self.list(lane, floors);
+        let listed = self.list(lane, floors);
+        if listed.is_err() {
+            self.directory.forget();
         }
         for consumer in &mut self.known {
             consumer.find_slot(self.lane_key);
@@ -115,6 +121,7 @@ impl Consumers {
                 tell(&lane.acks[ack], consumer);
             }
         }
+        listed
     }
 
     /// Takes the cursors as they stand now.
@@ -147,10 +154,13 @@ impl Consumers {
     }
 
     /// Attaches to consumers that are new, and lets go of those whose segment is gone or was made anew.
-    fn list(&mut self, lane: &LaneHeader, floors: [u64; 4]) {
-        let names = directory::names(&self.bus, SegmentKind::Cursors);
+    fn list(&mut self, lane: &LaneHeader, floors: [u64; 4]) -> Result<(), OpenError> {
+        let changed = self.directory.changed_names(&self.bus, SegmentKind::Cursors);
+        let changed = changed.map_err(|error| OpenError::io(Path::new(SHM_DIR), "list", error))?;
+        let Some(names) = changed else { return Ok(()) };
+        let mut missed = Ok(());
         self.known.retain(|consumer| {
-            let stays = names.contains(&consumer.name) && !consumer.was_replaced(&self.bus);
+            let stays = names.contains(&consumer.name) && !consumer.was_replaced();
             if let (false, Some(ack)) = (stays, consumer.ack) {
                 lane.acks[ack].attachment.store(0, Ordering::Release); // pairs with the Acquire in `is_gated`
                 lane.acks[ack].key.store(0, Ordering::Relaxed); // free for the next one
@@ -162,10 +172,14 @@ impl Consumers {
                 continue;
             }
             let Ok(file) = segment_file(&self.bus, SegmentKind::Cursors, &name) else { continue };
-            // A segment that is foreign or of another build does not gate us; its owner is told so when he opens it.
-            let Ok(cursors) = ForeignCursors::open(&file, &self.trust) else { continue };
-            self.known.push(Consumer::new(name, cursors, lane, floors));
+            match ForeignCursors::open(&file, &self.trust) {
+                Ok(cursors) => self.known.push(Consumer::new(name, cursors, lane, floors)),
+                Err(error) if error.is_shortage() => missed = Err(error),
+                // A segment that is foreign or of another build does not gate us; its owner is told so when he opens it.
+                Err(_) => {}
+            }
         }
+        missed?; // some of the entries below may be those of consumers that could not be opened
         // Entries that an earlier owner of this lane left for consumers that are gone.
         for (index, ack) in lane.acks.iter().enumerate() {
             if !self.known.iter().any(|consumer| consumer.ack == Some(index)) {
@@ -173,6 +187,7 @@ impl Consumers {
                 ack.key.store(0, Ordering::Relaxed); // written and read by producers only, but for people
             }
         }
+        Ok(())
     }
 }
 
@@ -233,11 +248,9 @@ impl Consumer {
     }
 
     /// Whether the file of that name is not the one that we have mapped.
-    fn was_replaced(&self, bus: &str) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let file = segment_file(bus, SegmentKind::Cursors, &self.name);
-        let named = file.ok().and_then(|file| std::fs::metadata(segment_path(&file)).ok());
-        named.is_none_or(|meta| meta.ino() != self.cursors.segment().inode())
+    fn was_replaced(&self) -> bool {
+        let segment = self.cursors.segment();
+        directory::was_replaced(segment.path(), segment.inode())
     }
 }
 

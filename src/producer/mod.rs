@@ -190,7 +190,9 @@ impl Producer {
     ///
     /// For producers that publish rarely and want a new consumer to be acknowledged before they do.
     pub fn look(&mut self) {
-        self.look_at(clock::wall_ns());
+        if !self.is_forked() {
+            self.look_again(clock::wall_ns());
+        }
     }
 
     /// What the producer has done.
@@ -208,15 +210,21 @@ impl Producer {
         lane_header(&self.segment)
     }
 
+    /// Whether this process is a forked child of the one that opened the lane.
+    #[inline]
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
     /// Writes one record behind those that are committed, without showing it.
     #[inline]
     fn write(&mut self, notification: &Notification<'_>, now: i64) -> Result<Published, PublishError> {
-        if self.generation != fork::generation() {
+        if self.is_forked() {
             return Err(PublishError::Forked);
         }
         // Wrapping: a wall clock that was set back counts as time passed, too.
         if now.wrapping_sub(self.looked_at) as u64 >= LOOK_INTERVAL_NS {
-            self.look_at(now);
+            self.look_again(now);
         }
         let archive_len = codec::archive_len(notification)?;
         let len = record_len(archive_len);
@@ -251,7 +259,7 @@ impl Producer {
             return Ok(());
         }
         if now.wrapping_sub(self.looked_at) as u64 >= FULL_LOOK_INTERVAL_NS {
-            self.look_at(now);
+            self.look_again(now);
             self.consumers.release_absent(lane_header(&self.segment), &mut self.rings, index);
         }
         self.rings[index].make_room(len).map_err(|no_room| {
@@ -261,18 +269,28 @@ impl Producer {
         })
     }
 
+    /// A look whose failure changes nothing: whoever is known stays known, and the next look tries again.
     #[cold]
-    fn look_at(&mut self, now: i64) {
+    fn look_again(&mut self, now: i64) {
+        let _ = self.look_at(now);
+    }
+
+    /// Looks for new, moved and dead consumers.
+    ///
+    /// # Errors
+    /// Some that are not known yet could not be looked at.
+    fn look_at(&mut self, now: i64) -> Result<(), OpenError> {
         self.looked_at = now;
         let header = lane_header(&self.segment);
         header.owner.wall_minus_monotonic.store(
             clock::wall_ns().wrapping_sub(clock::monotonic_ns()),
             Ordering::Relaxed, // a hint for readers of latencies
         );
-        self.consumers.look(header, &mut self.rings);
+        let looked = self.consumers.look(header, &mut self.rings);
         for ring in &self.rings {
             ring.note_high_water();
         }
+        looked
     }
 }
 

@@ -16,9 +16,9 @@ use crate::layout::{self, LANE_MAGIC, LaneHeader, init_lane, lane_capacities, la
 use crate::notification::Priority;
 use crate::region::owned::{Origin, OwnedSegment};
 use crate::region::{OpenError, Trust, fork};
-use crate::ring::Place;
 use crate::ring::reader::RingReader;
 use crate::ring::writer::RingWriter;
+use crate::ring::{COUNT_MAX, Place};
 
 /// Capacities by default: the counts that were asked for, of records of 256 bytes.
 const CAPACITIES: [usize; 4] = [10_000 * 256, 50_000 * 256, 100_000 * 256, 50_000 * 256];
@@ -111,7 +111,6 @@ impl ProducerOptions {
         let header = lane_header(&segment);
         let membarrier = doorbell::register_for_barriers();
         // Relaxed: for people, but for `membarrier`, which the doorbell below publishes.
-        header.owner.pid.store(std::process::id(), Ordering::Relaxed);
         header.owner.opened_at.store(now, Ordering::Relaxed);
         header.owner.membarrier.store(membarrier.into(), Ordering::Relaxed);
 
@@ -147,7 +146,8 @@ impl ProducerOptions {
             name: producer.to_owned(),
             segment,
         };
-        producer.look_at(now);
+        // Whom an earlier owner has promised to wait for must be known before anything is published.
+        producer.look_at(now)?;
         // Sleepers look again: at our records, and at whether we can be fenced.
         doorbell::ring(&producer.header().doorbell);
         Ok(producer)
@@ -159,6 +159,7 @@ fn new_header(name: &str, capacities: [usize; 4], key: u64, created_at: i64) -> 
     // SAFETY: the header is made of atomic integers, for which zeros are values.
     let header: Box<LaneHeader> = unsafe { Box::<LaneHeader>::new_zeroed().assume_init() };
     init_lane(&header, name, capacities, key, created_at);
+    header.owner.pid.store(std::process::id(), Ordering::Relaxed); // nobody else knows the header yet
     // SAFETY: as many initialised bytes as the header has (zeroed as a whole, padding too); nobody else knows it.
     unsafe { std::slice::from_raw_parts((&raw const *header).cast::<u8>(), size_of::<LaneHeader>()) }.to_vec()
 }
@@ -213,6 +214,9 @@ fn last_record(
     if position > reserved {
         return Err(corrupt(format!("committed up to {position}, reserved only up to {reserved}")));
     }
+    if position > COUNT_MAX {
+        return Err(corrupt(format!("position {position}, beyond all that a lane can hold; make it anew")));
+    }
     let newest = ring.newest_before(position, capacity as u64);
     let newest = newest.ok_or_else(|| corrupt(format!("no landmark before the end at {position}")))?;
     let data = segment.base().wrapping_add(offset);
@@ -224,6 +228,10 @@ fn last_record(
         ControlFlow::Continue(())
     });
     match end {
+        Ok(end) if sequence > COUNT_MAX || end.ordinal > COUNT_MAX => Err(corrupt(format!(
+            "lane sequence {sequence}, {} records: beyond all that a lane can hold; make it anew",
+            end.ordinal
+        ))),
         Ok(end) if end.position == position => Ok(Last { place: end, anchor: newest, sequence }),
         Ok(end) => Err(corrupt(format!("records end at {}, committed up to {position}", end.position))),
         Err(fault) => Err(corrupt(fault.to_string())),

@@ -6,7 +6,7 @@ use crate::sync::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{LaneFault, Slot};
-use crate::bus::{LANES_MAX, SegmentKind, segment_file, segment_path};
+use crate::bus::{LANES_MAX, SegmentKind, segment_file};
 use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
 use crate::producer::data_offsets;
 use crate::record::RecordHeader;
@@ -169,7 +169,9 @@ impl Lane {
             let next = if gated { reader.next_gated() } else { reader.next_ungated(scratch) };
             match next {
                 Ok(Next::Empty) => return Ok(None),
-                Ok(Next::Overrun { lost }) => self.info.lost[ring] += lost,
+                Ok(Next::Overrun { lost }) => {
+                    self.info.lost[ring] = self.info.lost[ring].saturating_add(lost); // a claim of the lane's
+                }
                 Ok(Next::Record(header)) => {
                     self.peeked[ring] = Some(header);
                     self.stirred = true;
@@ -300,13 +302,15 @@ impl Lanes {
     pub(super) fn refresh(&mut self, header: &CursorsHeader) {
         self.attachment.0 = header.identity.key.load(Ordering::Relaxed); // our own
         let mut refresh = Refresh::default();
-        let retry = self.retry_at.is_some_and(|at| Instant::now() >= at);
-        if self.directory.has_changed() || retry {
+        if self.retry_at.is_some_and(|at| Instant::now() >= at) {
             self.retry_at = None;
-            let names = directory::names(&self.bus, SegmentKind::Lane);
-            let bus = &self.bus;
+            self.directory.forget();
+        }
+        if let Ok(Some(names)) = self.directory.changed_names(&self.bus, SegmentKind::Lane) {
             for lane in self.slots.iter_mut().flatten() {
-                lane.gone = !names.contains(&lane.info.name) || was_replaced(bus, lane);
+                let segment = lane.mapping.segment();
+                lane.gone = !names.contains(&lane.info.name)
+                    || directory::was_replaced(segment.path(), segment.inode());
             }
             for name in names {
                 if !self.iter().any(|lane| !lane.gone && lane.info.name == name) {
@@ -420,11 +424,4 @@ fn claim_slot(slot: &CursorSlot, key: u64, name: &str, places: &[Place; 4]) {
         cursor.commit(place.position, place.ordinal, false);
     }
     slot.lane_key.store(key, Ordering::Release); // pairs with the Acquire in the producer's `find_slot`
-}
-
-fn was_replaced(bus: &str, lane: &Lane) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let file = segment_file(bus, SegmentKind::Lane, &lane.info.name);
-    let named = file.ok().and_then(|file| std::fs::metadata(segment_path(&file)).ok());
-    named.is_none_or(|meta| meta.ino() != lane.mapping.segment().inode())
 }

@@ -26,6 +26,7 @@ use crate::layout::CursorsHeader;
 use crate::notification::Priority;
 use crate::record::RecordHeader;
 use crate::region::OpenError;
+use crate::region::fork;
 use crate::region::owned::OwnedSegment;
 use crate::ring::Place;
 use crate::ring::reader::RingFault;
@@ -55,6 +56,9 @@ pub struct Scout(u64, u64);
 ///
 /// # When a producer dies
 /// Its committed records are read as ever. The next producer of the name adopts the lane; the reader need not care.
+///
+/// # Forks
+/// A forked child gets [`LaneFault::Forked`], and its commits are ignored: the cursors belong to its parent.
 ///
 /// # Trust
 /// [`Slot::view`] reads in place and trusts the producer not to rewrite what it published. A reader that trusts nobody
@@ -88,6 +92,8 @@ pub struct Reader {
     /// Room for a record that had to be copied.
     scratch: Vec<u8>,
     name: String,
+    /// [`fork::generation`] when it was opened.
+    generation: u32,
     segment: OwnedSegment,
 }
 
@@ -110,8 +116,16 @@ impl Reader {
     /// [`wait`](Self::wait) and [`round`](Self::round) look by themselves, `wait` ten times a second at most, and what
     /// they find is told here. It costs one `stat` when nothing changed.
     pub fn refresh(&mut self) -> Refresh {
-        self.lanes.refresh(cursors_header(&self.segment));
+        if !self.is_forked() {
+            self.lanes.refresh(cursors_header(&self.segment));
+        }
         self.lanes.tell()
+    }
+
+    /// Whether this process is a forked child of the one that opened the consumer.
+    #[inline]
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
     }
 
     /// The lanes that the reader is attached to.
@@ -134,6 +148,9 @@ impl Reader {
     /// [`LaneFault`]: the lane broke a rule. It would break it again: [`quarantine`](Self::quarantine) it.
     #[inline]
     pub fn peek(&mut self, id: LaneId, priority: Priority) -> Result<Option<Slot<'_>>, LaneFault> {
+        if self.is_forked() {
+            return Err(LaneFault::Forked);
+        }
         let attachment = self.lanes.attachment();
         let lane = self.lanes.get_mut(id);
         Ok(match lane.next(attachment, priority.index(), &mut self.scratch)? {
@@ -190,6 +207,9 @@ impl Reader {
     ///
     /// A process killed in the middle has committed some rings and not others, and the mark is the previous one.
     pub fn commit(&mut self, mark: u64) {
+        if self.is_forked() {
+            return;
+        }
         let header = cursors_header(&self.segment);
         self.lanes.commit(header);
         header.mark.store(mark, Ordering::Release); // pairs with the Acquire in `mark`
@@ -208,6 +228,10 @@ impl Reader {
     /// Waits until there is something to read, somebody uses the [`Waker`], or the time is over: spins briefly, then
     /// sleeps until a producer rings. Lanes that appear meanwhile are attached.
     pub fn wait(&mut self, timeout: Duration) -> Wake {
+        if self.is_forked() {
+            std::thread::sleep(timeout); // nobody rings for it
+            return Wake::TimedOut;
+        }
         waiting::wait(&mut self.lanes, &mut self.bedside, cursors_header(&self.segment), timeout)
     }
 
@@ -220,6 +244,9 @@ impl Reader {
         budget: Budget,
         f: impl FnMut(&LaneInfo, crate::notification::NotificationView<'_>),
     ) -> usize {
+        if self.is_forked() {
+            return 0;
+        }
         self.lanes.refresh(cursors_header(&self.segment));
         round::round(&mut self.lanes, &mut self.scratch, budget, f)
     }

@@ -1,18 +1,19 @@
 //! How a consumer is opened.
 
-use crate::sync::Ordering;
+use std::path::Path;
 use std::time::Duration;
 
 use super::lanes::Lanes;
 use super::waiting::Bedside;
 use super::{Reader, cursors_header};
-use crate::bus::{CONSUMERS_MAX, SegmentKind, segment_file};
+use crate::bus::{CONSUMERS_MAX, SHM_DIR, SegmentKind, segment_file};
 use crate::clock;
 use crate::codec::form::{FINGERPRINT_SEED, mix, mix_text};
 use crate::layout::{CURSORS_LEN, CURSORS_MAGIC, CursorsHeader, init_cursors};
 use crate::region::directory;
-use crate::region::owned::OwnedSegment;
-use crate::region::{OpenError, Trust};
+use crate::region::owned::{Origin, OwnedSegment};
+use crate::region::{OpenError, Trust, fork};
+use crate::sync::Ordering;
 
 /// How a consumer opens its cursors.
 ///
@@ -70,23 +71,30 @@ impl ReaderOptions {
     pub fn open(self, bus: &str, consumer: &str) -> Result<Reader, OpenError> {
         let file = segment_file(bus, SegmentKind::Cursors, consumer)?;
         let trust = Trust::with_group(self.group.as_deref())?;
-        let others = directory::names(bus, SegmentKind::Cursors);
+        let others = consumers(bus)?;
         if others.len() >= CONSUMERS_MAX && !others.iter().any(|name| name == consumer) {
             return Err(OpenError::TooManyConsumers { bus: bus.to_owned(), count: others.len() });
         }
         let now = clock::wall_ns();
         let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
-        let (segment, _) = OwnedSegment::open(&file, CURSORS_LEN, &new_header(consumer, key, now), &trust)?;
+        let header = new_header(consumer, key, now);
+        let (segment, origin) = OwnedSegment::open(&file, CURSORS_LEN, &header, &trust)?;
         let path = segment.path();
+        // Several may have come at once, and each found room. Then each of them that finds too many withdraws.
+        if origin == Origin::Created {
+            let count = consumers(bus)?.len();
+            if count > CONSUMERS_MAX {
+                std::fs::remove_file(path).map_err(|error| OpenError::io(path, "remove", error))?;
+                return Err(OpenError::TooManyConsumers { bus: bus.to_owned(), count: count - 1 });
+            }
+        }
         let header = cursors_header(&segment);
         header
             .identity
             .check(CURSORS_MAGIC, segment.len() as u64)
             .map_err(|reason| OpenError::identity(path, reason))?;
 
-        // Relaxed: for people.
-        header.owner.pid.store(std::process::id(), Ordering::Relaxed);
-        header.owner.opened_at.store(now, Ordering::Relaxed);
+        header.owner.opened_at.store(now, Ordering::Relaxed); // for people
         let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
         header.owner.attachment.store(attachment, Ordering::Release); // pairs with the Acquire of producers
         let mut reader = Reader {
@@ -94,11 +102,17 @@ impl ReaderOptions {
             bedside: Bedside::new(self.spin),
             scratch: Vec::new(),
             name: consumer.to_owned(),
+            generation: fork::generation(),
             segment,
         };
         reader.lanes.refresh(cursors_header(&reader.segment));
         Ok(reader)
     }
+}
+
+fn consumers(bus: &str) -> Result<Vec<String>, OpenError> {
+    directory::names(bus, SegmentKind::Cursors)
+        .map_err(|error| OpenError::io(Path::new(SHM_DIR), "list", error))
 }
 
 /// The bytes of a new cursor segment's header.
@@ -107,6 +121,7 @@ fn new_header(name: &str, key: u64, created_at: i64) -> Vec<u8> {
     // SAFETY: the header is made of atomic integers, for which zeros are values.
     let header: Box<CursorsHeader> = unsafe { Box::<CursorsHeader>::new_zeroed().assume_init() };
     init_cursors(&header, name, key, created_at);
+    header.owner.pid.store(std::process::id(), Ordering::Relaxed); // nobody else knows the header yet
     // SAFETY: as many initialised bytes as the header has (zeroed as a whole, padding too); nobody else knows it.
     unsafe { std::slice::from_raw_parts((&raw const *header).cast::<u8>(), size_of::<CursorsHeader>()) }
         .to_vec()

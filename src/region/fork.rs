@@ -2,7 +2,8 @@
 //!
 //! A child inherits mappings and the open files behind our locks. It must not write a lane that its parent writes, and
 //! it must not keep the lock alive when the parent dies. A handler in the child counts the fork, which every publish
-//! compares, and points the descriptors of the locks elsewhere. (Children that exec lose both by themselves.)
+//! compares, and points the descriptors of the locks elsewhere. (Children that exec lose both by themselves. A child made by
+//! a bare `clone` or `_Fork` runs no handlers: it must exec.)
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -21,23 +22,30 @@ pub(crate) fn generation() -> u32 {
     FORKS.load(Ordering::Relaxed) // changes only in a child's only thread, before anything else runs there
 }
 
-/// Makes forked children give up this lock. Forgotten again when dropped.
-pub(crate) struct LockGuard {
+/// Makes forked children give up the lock of a file. Forgotten again when dropped.
+pub(crate) struct ForkGuard {
     slot: Option<&'static AtomicI32>,
+    /// [`generation`] when it was made.
+    generation: u32,
 }
 
-impl LockGuard {
+impl ForkGuard {
     pub(crate) fn new(file: &File) -> Self {
         install();
         let fd = file.as_raw_fd();
         // Relaxed: read by a forked child's only thread, which sees what its parent had written.
         let free =
             |slot: &&AtomicI32| slot.compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        Self { slot: LOCKS.iter().find(free) }
+        Self { slot: LOCKS.iter().find(free), generation: generation() }
+    }
+
+    /// Whether this is the copy of a forked child.
+    pub(crate) fn is_in_child(&self) -> bool {
+        self.generation != generation()
     }
 }
 
-impl Drop for LockGuard {
+impl Drop for ForkGuard {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
             slot.store(-1, Ordering::Relaxed); // see `new`
@@ -61,7 +69,7 @@ extern "C" fn in_child() {
     // SAFETY: a constant, NUL-terminated path; open is async-signal-safe.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     for slot in &LOCKS {
-        let fd = slot.load(Ordering::Relaxed); // see `LockGuard::new`
+        let fd = slot.load(Ordering::Relaxed); // see `ForkGuard::new`
         if fd >= 0 {
             // The child's copy of the descriptor leaves the locked file; its number stays taken, so that the `File`
             // that thinks it owns it closes nothing else. Without /dev/null it is closed: better that than a lock

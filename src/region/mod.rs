@@ -81,6 +81,12 @@ impl OpenError {
         }
     }
 
+    /// Whether this process or the machine has run out of something, so that the same may succeed later.
+    pub(crate) fn is_shortage(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
+
     pub(crate) fn identity(path: &Path, reason: IdentityError) -> Self {
         Self::Identity { path: path.to_owned(), reason }
     }

@@ -14,15 +14,18 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use shared_memory::{Shmem, ShmemConf};
 
-use super::fork::LockGuard;
-use super::{OpenError, Trust, lock, not_a_file};
+use super::lock::LockedFile;
+use super::{OpenError, Trust, not_a_file};
 use crate::bus::{SHM_DIR, segment_path};
+use crate::layout::{CURSORS_MAGIC, LANE_MAGIC, LAYOUT_VERSION};
 
 /// How often opening starts anew when the name is unlinked or linked by others meanwhile.
 const ATTEMPTS: usize = 100;
@@ -32,14 +35,26 @@ pub(crate) struct OwnedSegment {
     path: PathBuf,
     base: *mut u8,
     len: usize,
-    // Dropped in this order: first the children are told, then the mapping goes, then the lock.
-    _guard: LockGuard,
+    // Dropped in this order: nobody else may own the segment while it is mapped.
     _map: Shmem,
-    _file: File,
+    locked: LockedFile,
 }
 
 // SAFETY: the mapping belongs to no thread. `Shmem` is a descriptor, a pointer and a name.
 unsafe impl Send for OwnedSegment {}
+
+impl Drop for OwnedSegment {
+    fn drop(&mut self) {
+        if self.locked.is_in_child() {
+            return;
+        }
+        // SAFETY: a word of the header, which `open` found the segment to be long enough for; aligned, as the header is.
+        let pid = unsafe { AtomicU32::from_ptr(self.base.wrapping_add(OWNER_AT).cast()) };
+        // Only our own: a segment that was refused when it was opened belongs to somebody else or to another build.
+        // Relaxed: for people, and for who finds the segment locked.
+        let _ = pid.compare_exchange(std::process::id(), 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
 
 /// How the segment came to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +76,8 @@ impl OwnedSegment {
         for _ in 0..ATTEMPTS {
             match adopt(&path, trust)? {
                 Some(locked) => {
-                    let found =
-                        locked.metadata().map_err(|error| OpenError::io(&path, "fstat", error))?.len();
+                    let found = locked.file().metadata();
+                    let found = found.map_err(|error| OpenError::io(&path, "fstat", error))?.len();
                     if found < header.len() as u64 {
                         let what = format!("{found} bytes, shorter than its header of {}", header.len());
                         return Err(OpenError::Corrupt { path, what });
@@ -78,8 +93,8 @@ impl OwnedSegment {
         Err(OpenError::io(&path, "open", Errno::EBUSY))
     }
 
-    fn map(path: PathBuf, file: &str, locked: File) -> Result<Self, OpenError> {
-        let stat = locked.metadata().map_err(|error| OpenError::io(&path, "fstat", error))?;
+    fn map(path: PathBuf, file: &str, locked: LockedFile) -> Result<Self, OpenError> {
+        let stat = locked.file().metadata().map_err(|error| OpenError::io(&path, "fstat", error))?;
         // POSIX wants the slash; the name cannot be another file now, since we hold its lock and /dev/shm is sticky.
         let mut map = ShmemConf::new()
             .os_id(format!("/{file}"))
@@ -98,7 +113,7 @@ impl OwnedSegment {
         //
         // SAFETY: exactly the pages of the mapping made above, which stays mapped as long as `map`.
         unsafe { libc::madvise(base.cast(), len, libc::MADV_POPULATE_WRITE) };
-        Ok(Self { base, len, _guard: LockGuard::new(&locked), _map: map, _file: locked, path })
+        Ok(Self { base, len, _map: map, locked, path })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -116,7 +131,7 @@ impl OwnedSegment {
 }
 
 /// Opens and locks the existing file; `None` if there is none (any more).
-fn adopt(path: &Path, trust: &Trust) -> Result<Option<File>, OpenError> {
+fn adopt(path: &Path, trust: &Trust) -> Result<Option<LockedFile>, OpenError> {
     let mut options = File::options();
     // NONBLOCK: a FIFO under our name must not make us wait for its other end.
     options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
@@ -130,18 +145,23 @@ fn adopt(path: &Path, trust: &Trust) -> Result<Option<File>, OpenError> {
         return Err(OpenError::NotAFile { path: path.to_owned(), found });
     }
     trust.check(path, &stat)?;
-    if !lock::take(&file).map_err(|error| OpenError::io(path, "lock", error))? {
-        return Err(OpenError::InUse { path: path.to_owned(), pid: owner_pid(&file) });
-    }
+    let locked = match lock(file).map_err(|error| OpenError::io(path, "lock", error))? {
+        Ok(locked) => locked,
+        Err(pid) => return Err(OpenError::InUse { path: path.to_owned(), pid }),
+    };
     match std::fs::symlink_metadata(path) {
-        Ok(named) if named.ino() == stat.st_ino && named.dev() == stat.st_dev => Ok(Some(file)),
+        Ok(named) if named.ino() == stat.st_ino && named.dev() == stat.st_dev => Ok(Some(locked)),
         _ => Ok(None),
     }
 }
 
 /// Makes a complete, locked segment and names it; `None` if the name was taken meanwhile.
-fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Option<File>, OpenError> {
+fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Option<LockedFile>, OpenError> {
     let io = |operation| move |error: Errno| OpenError::io(path, operation, error);
+    let _turn = Turn::wait(path);
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Ok(None);
+    }
     let mut options = File::options();
     options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC);
     let file = options.open(SHM_DIR).map_err(|error| OpenError::io(path, "create", error))?;
@@ -161,12 +181,42 @@ fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Optio
     }
     let mode = if trust.gid.is_some() { 0o640 } else { 0o600 };
     nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode)).map_err(io("set the mode"))?;
-    lock::take(&file).map_err(io("lock"))?;
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // Nobody else has the file yet.
+    let Ok(locked) = LockedFile::lock(file).map_err(io("lock"))? else { return Ok(None) };
+    let unnamed = format!("/proc/self/fd/{}", locked.file().as_raw_fd());
     match nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(locked)),
         Err(Errno::EEXIST) => Ok(None),
         Err(error) => Err(io("name")(error)),
+    }
+}
+
+/// Creators take turns: sixty-four rivals that each allocate a segment before one of them gets the name would fill
+/// /dev/shm, and then none of them gets it.
+///
+/// It is a courtesy and nothing depends on it: anybody may lock /dev/shm, so nobody waits for long.
+struct Turn(Option<File>);
+
+impl Turn {
+    /// Waits for its turn, until the name is taken, or until it has waited long enough.
+    fn wait(path: &Path) -> Self {
+        const LONG_ENOUGH: Duration = Duration::from_secs(2);
+        let until = Instant::now() + LONG_ENOUGH;
+        let Ok(dir) = File::open(SHM_DIR) else { return Self(None) };
+        while dir.try_lock().is_err() {
+            if Instant::now() >= until || std::fs::symlink_metadata(path).is_ok() {
+                return Self(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Self(Some(dir))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // By name: a child that was forked meanwhile has the open file, too.
+        let _ = self.0.take().map(|dir| dir.unlock());
     }
 }
 
@@ -183,14 +233,53 @@ fn refused(path: &Path, trust: &Trust, error: std::io::Error) -> OpenError {
     OpenError::io(path, "open", error)
 }
 
-/// The pid in the header of a file that somebody else has locked; 0 if it cannot be told.
-fn owner_pid(file: &File) -> u32 {
-    let mut bytes = [0; 4];
-    let at = std::mem::offset_of!(crate::layout::LaneHeader, owner) as u64;
-    file.read_exact_at(&mut bytes, at).map_or(0, |()| u32::from_le_bytes(bytes))
+/// Takes the lock, or tells whose it is.
+///
+/// An owner takes the lock and at once writes its pid, and takes its pid away before it gives up the lock. As long as no
+/// running process is named, the lock is changing hands: then it is tried again for a moment.
+fn lock(mut file: File) -> nix::Result<Result<LockedFile, u32>> {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let until = Instant::now() + MOMENT;
+    loop {
+        file = match LockedFile::lock(file)? {
+            Ok(locked) => {
+                name_owner(locked.file());
+                return Ok(Ok(locked));
+            }
+            Err(file) => file,
+        };
+        let mut bytes = [0; 4];
+        let pid = file.read_exact_at(&mut bytes, OWNER_AT as u64).map_or(0, |()| u32::from_le_bytes(bytes));
+        if is_running(pid) || Instant::now() >= until {
+            return Ok(Err(pid));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
-const _: () = assert!(
-    std::mem::offset_of!(crate::layout::LaneHeader, owner)
-        == std::mem::offset_of!(crate::layout::CursorsHeader, owner)
-);
+/// Writes our pid into a segment that we have just locked, if it is one of ours by its first words. Best effort: it is for
+/// people, and everything else about the segment is checked later.
+fn name_owner(file: &File) {
+    let mut start = [0; 12];
+    if file.read_exact_at(&mut start, 0).is_err() {
+        return;
+    }
+    let [magic @ .., v0, v1, v2, v3] = start;
+    let is_ours = [LANE_MAGIC, CURSORS_MAGIC].contains(&u64::from_le_bytes(magic))
+        && u32::from_le_bytes([v0, v1, v2, v3]) == LAYOUT_VERSION;
+    if is_ours {
+        let _ = file.write_all_at(&std::process::id().to_le_bytes(), OWNER_AT as u64);
+    }
+}
+
+/// Whether a process has that pid and has not ended, as far as this process can see.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // "pid (name) state ...", and a name may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Where a segment of either kind has its owner's pid.
+const OWNER_AT: usize = std::mem::offset_of!(crate::layout::LaneHeader, owner.pid);
+
+const _: () = assert!(OWNER_AT == std::mem::offset_of!(crate::layout::CursorsHeader, owner.pid));

@@ -44,6 +44,11 @@ pub(crate) mod writer;
 use crate::layout::{LANDMARKS, RingHeader};
 use crate::sync::Ordering;
 
+/// A writer takes over no ring that is further than this, nor a lane whose sequence is: what lies between it and the end of
+/// the numbers is more than any process writes, so nothing that counts ever wraps. At 10 GB a second a ring gets here
+/// after fourteen years; its lane is then to be made anew.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
 /// Where a record begins, and how many records of the ring come before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {

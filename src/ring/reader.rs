@@ -27,6 +27,9 @@ pub enum RingFault {
     /// No landmark leads back to intact records.
     #[error("overtaken at position {at}, and no landmark leads on")]
     Lost { at: u64 },
+    /// Nothing is wrong with the ring: this process is a forked child of the one that opened the consumer.
+    #[error("this process is a forked child: the cursors belong to its parent; open another consumer")]
+    Forked,
 }
 
 /// What is next.
@@ -159,7 +162,7 @@ impl RingReader {
     #[inline]
     pub(crate) fn advance(&mut self, header: &RecordHeader) {
         self.at.position += u64::from(header.record_len);
-        self.at.ordinal += 1;
+        self.at.ordinal = self.at.ordinal.wrapping_add(1); // it began as a claim of the lane's
         self.offset += u64::from(header.record_len);
         if self.offset == self.capacity {
             self.offset = 0;
@@ -217,7 +220,7 @@ impl RingReader {
                     }
                     at = Place {
                         position: at.position + u64::from(header.record_len),
-                        ordinal: at.ordinal + 1,
+                        ordinal: at.ordinal.wrapping_add(1),
                     };
                 }
                 None => at.position += self.capacity - offset,

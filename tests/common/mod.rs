@@ -22,6 +22,13 @@ impl Bus {
     pub fn inherited() -> Option<String> {
         std::env::var("BELLWIRE_TEST_BUS").ok()
     }
+
+    /// Removes the files of all segments; whoever has them mapped keeps his mapping.
+    pub fn remove_segments(&self) {
+        for segment in bellwire::inspect::segments(&self.0).unwrap_or_default() {
+            let _ = std::fs::remove_file(segment.path);
+        }
+    }
 }
 
 impl std::ops::Deref for Bus {
@@ -33,9 +40,7 @@ impl std::ops::Deref for Bus {
 
 impl Drop for Bus {
     fn drop(&mut self) {
-        for segment in bellwire::inspect::segments(&self.0).unwrap_or_default() {
-            let _ = std::fs::remove_file(segment.path);
-        }
+        self.remove_segments();
     }
 }
 
@@ -104,4 +109,10 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A test that cannot be had on this machine says so; where a proof is run (`BELLWIRE_PROOF`), it has to be had.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("BELLWIRE_PROOF").is_none(), "{why}");
+    println!("skipped: {why}");
 }

@@ -91,7 +91,10 @@ pub async fn run(
     started: impl FnOnce(),
 ) -> Result<(), RunError> {
     let verifier = Verifier::new(&config.token)?;
-    let limits = Limits::new(&config.limits);
+    let limits = Limits::new(&crate::config::Limits {
+        sessions_total: descriptors_for(config),
+        ..config.limits.clone()
+    });
     let settings = Arc::new(Settings::from(config));
     let bells: Vec<Arc<Bell>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
     let signals = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn ShardSignal>).collect();
@@ -108,7 +111,6 @@ pub async fn run(
         shards
             .push(ShardHandle::start(index, bell, parts).map_err(|error| RunError::Shard { index, error })?);
     }
-    raise_descriptor_limit(config.limits.sessions_total);
     started();
 
     let outcome = tokio::select! {
@@ -253,17 +255,33 @@ fn broker_config(config: &Config) -> BrokerConfig {
     }
 }
 
-/// A session is a file descriptor; the soft limit is often 1024 for no reason but history.
-fn raise_descriptor_limit(sessions: u32) {
+/// Makes room for as many sessions as are configured, each of which is a file descriptor (the soft limit is often 1024 for
+/// no reason but history), and tells how many there is room for. What the journal and the lanes need is kept free: clients
+/// that take every descriptor must not stop the flow.
+fn descriptors_for(config: &Config) -> u32 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    // Lanes, segments, event loops, logs.
+    // Lanes, event loops, logs, handshakes that are refused.
     const OTHERS: u64 = 512;
-    let wanted = u64::from(sessions) + OTHERS;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() {
-        tracing::warn!(soft, hard, "cannot raise the limit of open files");
+    let sessions = config.limits.sessions_total;
+    let others = OTHERS + config.journal.retain_bytes / config.journal.segment_bytes.max(1);
+    let wanted = u64::from(sessions) + others;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return sessions };
+    if soft >= wanted {
+        return sessions;
     }
-    if hard < wanted {
-        tracing::warn!(hard, wanted, "fewer open files are allowed than limits.sessions_total asks for");
+    let raised = wanted.min(hard).max(soft);
+    let allowed = if setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_ok() { raised } else { soft };
+    if allowed >= wanted {
+        return sessions;
     }
+    let room = allowed.saturating_sub(others).max(allowed / 2);
+    let room = u32::try_from(room).unwrap_or(u32::MAX).min(sessions);
+    tracing::warn!(
+        allowed,
+        wanted,
+        sessions,
+        room,
+        "too few open files are allowed: there is room for fewer sessions"
+    );
+    room
 }

@@ -96,7 +96,7 @@ fn entry(segment: Segment, group: Option<&str>) -> Entry {
             SegmentKind::Cursors => "consumer",
         },
         state: state(segment.held),
-        pid: pid.ok(),
+        pid: pid.ok().filter(|pid| *pid != 0),
         owner: owner(segment.uid, segment.gid),
         uid: segment.uid,
         gid: segment.gid,

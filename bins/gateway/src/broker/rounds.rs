@@ -95,7 +95,7 @@ impl<S: Source> Rounds<S> {
     /// The journal has no room or its disk failed. What was journalled before is published, if that was possible; the
     /// record that found no room is still in its ring.
     pub(super) fn round(&mut self) -> Result<usize, JournalError> {
-        self.intake.now = (self.clock)();
+        self.tell_time();
         let result = self.take_round();
         // Also when there was no room: what was journalled must not wait for there being some.
         let published = self.publish();
@@ -292,9 +292,15 @@ impl<S: Source> Rounds<S> {
         }
         self.source.commit(end);
         self.unpublished = 0;
-        self.intake.now = (self.clock)();
+        self.tell_time();
         self.count_journal();
         Ok(())
+    }
+
+    /// Makes it now.
+    pub(super) fn tell_time(&mut self) {
+        self.intake.now = (self.clock)();
+        self.intake.journal.note_time(self.intake.now);
     }
 
     pub(super) fn count_journal(&self) {

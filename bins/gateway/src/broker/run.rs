@@ -214,7 +214,7 @@ impl Broker {
                 self.has_room();
                 Ok(read)
             }
-            Err(error) if error.is_disk_full() => {
+            Err(error) if error.is_no_room() => {
                 self.has_no_room(&error);
                 Ok(0)
             }
@@ -236,7 +236,7 @@ impl Broker {
             self.full = Some(Instant::now());
             self.rounds.counters.disk_full.store(true, Ordering::Relaxed); // for people
             self.rounds.counters.disk_full_total.add(1);
-            tracing::error!(%error, "the journal's disk is full: nothing is read until there is room, and \
+            tracing::error!(%error, "there is no room for the journal: nothing is read until there is, and \
                 producers will see full rings; nothing is lost");
         }
     }
@@ -255,7 +255,7 @@ impl Broker {
             // The bus's wait would end at once: there are records.
             std::thread::sleep(DISK_FULL_SLICE);
             self.answer();
-            self.rounds.intake.now = wall_clock();
+            self.rounds.tell_time();
         }
     }
 

@@ -20,6 +20,9 @@ use crate::journal::Entry;
 
 /// Promises that are remembered: several times as many as a gateway has sessions. At the bound the oldest is forgotten.
 const PROMISES_MAX: usize = 65_536;
+/// The highest sequence that every client can hold: JavaScript counts no further. A stream that gets one of these a
+/// microsecond lasts for 285 years.
+const SEQ_MAX: u64 = (1 << 53) - 1;
 /// A slot number this far beyond the table's end is damage: slots are given densely.
 const SLOT_GAP_MAX: usize = 1 << 20;
 
@@ -202,6 +205,9 @@ impl Streams {
         let slot = entry.slot as usize;
         if entry.seq == 0 || (entry.seq == 1) != (entry.prev == 0) || entry.prev >= entry.offset {
             return Err(format!("sequence {} with a back-link to {}", entry.seq, entry.prev));
+        }
+        if entry.seq > SEQ_MAX {
+            return Err(format!("sequence {}, beyond {SEQ_MAX}", entry.seq));
         }
         if slot > self.slots.len() + SLOT_GAP_MAX {
             return Err(format!("stream slot {slot} in a table of {}", self.slots.len()));

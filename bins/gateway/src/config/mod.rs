@@ -70,7 +70,8 @@ pub struct Journal {
     pub segment_bytes: u64,
     /// How much is kept, in bytes.
     pub retain_bytes: u64,
-    /// How long it is kept, in seconds; 0 is for as long as the bytes allow.
+    /// How long it is kept, in seconds; 0 is for as long as the bytes allow. Setting the wall clock while the gateway runs
+    /// changes nothing; at a start, a journal's age is what the wall clock makes of it.
     pub retain_age_s: u64,
     /// What a loss of power may take along. The death of a process takes nothing in any case.
     pub sync: Sync,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, compiler_fence};
+use std::time::Instant;
 
 use bellwire::{RECORD_HEADER_LEN, RecordHeader};
 
@@ -53,6 +54,10 @@ pub struct Journal {
     pub(super) room: Option<usize>,
     /// Length of all segments, in bytes.
     pub(super) retained_bytes: u64,
+    /// When it was opened: by the wall clock, ns since the Unix epoch, and by one that nobody sets.
+    pub(super) opened: (i64, Instant),
+    /// How far the wall clock was set since then, in ns; see [`Journal::note_time`].
+    pub(super) step: i64,
     /// Held as long as the journal is open.
     pub(super) _lock: File,
 }
@@ -87,7 +92,7 @@ impl Journal {
     /// called.
     ///
     /// # Errors
-    /// When a new segment is needed and cannot be had; see [`JournalError::is_disk_full`]. Nothing has changed then: what
+    /// When a new segment is needed and cannot be had; see [`JournalError::is_no_room`]. Nothing has changed then: what
     /// was appended can be published, and asking again later is right.
     ///
     /// # Panics
@@ -139,7 +144,7 @@ impl Journal {
         compiler_fence(Ordering::Release);
         entry[..8].copy_from_slice(&entry_header.to_bytes()[..8]);
         self.writer.advance(len);
-        self.writer.segment().set_newest_at(facts.journalled_at);
+        self.writer.segment().set_newest_at(facts.journalled_at.wrapping_sub(self.step));
         offset
     }
 
@@ -192,6 +197,14 @@ impl Journal {
         self.generation
     }
 
+    /// Compares the wall clock, of which `now` is the time, with one that nobody sets: a wall clock that jumps makes no
+    /// segment older or younger.
+    pub fn note_time(&mut self, now: i64) {
+        let (opened_at, opened) = self.opened;
+        let elapsed = i64::try_from(opened.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        self.step = now.saturating_sub(opened_at.saturating_add(elapsed));
+    }
+
     /// The offsets of the oldest segment, first entry and end, if it is to go.
     pub fn expired(&self, now: i64) -> Option<(u64, u64)> {
         let segments = self.shared.segments();
@@ -199,7 +212,7 @@ impl Journal {
         let too_many = self.retained_bytes > self.config.retain_bytes;
         let too_old = self.config.retain_age.is_some_and(|age| {
             let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-            now.saturating_sub(oldest.newest_at()) > age
+            now.wrapping_sub(self.step).saturating_sub(oldest.newest_at()) > age
         });
         (too_many || too_old).then(|| (oldest.first_entry(), oldest.end()))
     }
@@ -244,7 +257,7 @@ impl Journal {
         )?;
         // A crash here leaves a segment that has a successor and no seal: recovery scans it to its end.
         self.writer.seal();
-        next.segment().set_newest_at(now);
+        next.segment().set_newest_at(now.wrapping_sub(self.step));
         self.retained_bytes += next.segment().len();
         self.shared.segments().push_back(Arc::clone(next.segment()));
         self.writer = next;

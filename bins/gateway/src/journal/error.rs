@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::libc::{EMFILE, ENFILE, ENOMEM};
+
 use super::layout::HeaderError;
 
 /// Why a journal cannot be opened or written. Every one names the file.
@@ -14,9 +16,12 @@ pub enum JournalError {
     /// The system refused an operation.
     #[error("{path}: cannot {operation}: {source}", path = .path.display())]
     Io { path: PathBuf, operation: &'static str, source: io::Error },
-    /// Another process owns the directory.
-    #[error("{path}: another gateway owns this journal; stop it, or give this one another directory", path = .path.display())]
-    Owned { path: PathBuf },
+    /// Another process owns the directory; its pid, 0 if it cannot be told.
+    #[error(
+        "{path}: process {pid}, another gateway, owns this journal; stop it, or give this one another directory",
+        path = .path.display()
+    )]
+    Owned { path: PathBuf, pid: u32 },
     /// Others than its owner may write to the directory: they could give the gateway any journal they like.
     #[error("{path}: mode {mode:04o} lets others than the owner write; expected 0700", path = .path.display())]
     Writable { path: PathBuf, mode: u32 },
@@ -41,12 +46,13 @@ impl JournalError {
     }
 
     /// Whether the cause is that there is no room: waiting and trying again can help.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_room(source))
     }
 }
 
-/// No room on the device, or no more of it for this user.
-pub(super) fn is_disk_full(error: &io::Error) -> bool {
+/// No room on the device, no more of it for this user, or no file descriptor or memory to get it with.
+fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM))
 }

@@ -63,7 +63,8 @@ pub struct JournalConfig {
     /// The oldest segment goes when all together are longer than this; at least two segments. On disk there is one
     /// segment more: the next, allocated ahead.
     pub retain_bytes: u64,
-    /// A segment goes when its newest entry is older than this.
+    /// A segment goes when its newest entry is older than this. A wall clock that is set while the gateway runs changes no
+    /// age; from one start to the next the wall clock is all that there is.
     pub retain_age: Option<Duration>,
     pub sync: SyncPolicy,
 }

@@ -25,6 +25,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::append::{Journal, Words, activate, segment_name};
 use super::error::JournalError;
@@ -152,6 +153,8 @@ impl Journal {
             fresh_from,
             room: None,
             retained_bytes,
+            opened: (now, Instant::now()),
+            step: 0,
             _lock: lock,
         };
         // What is appended from now on is not on disk, whatever an orderly end had noted; and this must be, before.
@@ -180,9 +183,30 @@ fn lock_dir(dir: &Path) -> Result<File, JournalError> {
     let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let lock = lock.map_err(JournalError::io(&path, "open"))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Owned { path: dir.to_owned() }),
+        Ok(()) => {
+            // For the one who finds it locked. It may fail: nothing depends on it.
+            let _ = lock.write_all_at(format!("{:>10}\n", std::process::id()).as_bytes(), 0);
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => {
+            Err(JournalError::Owned { path: dir.to_owned(), pid: owner_pid(&path) })
+        }
         Err(TryLockError::Error(error)) => Err(JournalError::io(&path, "lock")(error)),
+    }
+}
+
+/// The pid in a lock file that another process has locked; 0 if it cannot be told. For a moment after locking, what stands
+/// there is that of an owner before.
+fn owner_pid(path: &Path) -> u32 {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let until = Instant::now() + MOMENT;
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let pid = text.trim().parse().unwrap_or_default();
+        if Path::new(&format!("/proc/{pid}")).exists() || Instant::now() >= until {
+            return pid;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -278,12 +278,10 @@ impl Shard {
             session.work = None;
         }
         let Some(user) = session.user.and_then(|index| self.users.get_mut(index)) else { return };
-        // What came by since the answer is newer than it.
-        let tracked = match user.tracked {
-            Some(tracked) if tracked.last_offset >= of_user.journal_end => tracked,
-            _ => Tracked { epoch: of_user.epoch, head: of_user.head, last_offset: of_user.last_offset },
-        };
+        // What came by since the answer is newer than it. Of the broadcasts all came by, unless retention was faster.
+        let tracked = newer(user.tracked, &of_user);
         user.tracked = Some(tracked);
+        self.everybody = newer(Some(self.everybody), &of_all);
         let is_refresh = session.state == State::Open;
         session.paused = false;
         session.expires = identity.expires;
@@ -327,5 +325,13 @@ impl Shard {
         }
         // What the client sent meanwhile.
         self.at_hand.push(handle.slot);
+    }
+}
+
+/// How far a stream is: what came by, if that was after the broker's answer.
+fn newer(tracked: Option<Tracked>, answer: &StreamState) -> Tracked {
+    match tracked {
+        Some(tracked) if tracked.last_offset >= answer.journal_end => tracked,
+        _ => Tracked { epoch: answer.epoch, head: answer.head, last_offset: answer.last_offset },
     }
 }

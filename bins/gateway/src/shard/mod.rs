@@ -110,7 +110,7 @@ impl ShardHandle {
         let counters = Arc::new(Counters::default());
         let draining = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let thread = std::thread::Builder::new().name(format!("bellwire-shard-{index}")).spawn({
+        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn({
             let (bell, counters, draining) =
                 (Arc::clone(&bell), Arc::clone(&counters), Arc::clone(&draining));
             move || {

@@ -1,0 +1,132 @@
+//! Consumers that are away: dead beyond the grace time, or stopped.
+
+use std::time::{Duration, Instant};
+
+use bellwire::{Budget, Priority, Producer, PublishError, Reader};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::{Bus, eventually, note, small, spawn};
+use crate::said;
+
+const GRACE: Duration = Duration::from_millis(300);
+
+#[test]
+fn child_reads_until_it_is_killed() {
+    let Some(bus) = Bus::inherited() else { return };
+    println!(); // the harness has begun a line
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let mut read = 0;
+    while read < 8 {
+        reader.wait(Duration::from_secs(1));
+        read += reader.round(Budget::default(), |_, _| ());
+        reader.commit(read as u64);
+    }
+    println!("read {read}");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Publishes that many to each ring, for as long as it takes; tells how often a ring was full.
+fn fill(producer: &mut Producer, counts: [u64; 4]) -> u64 {
+    let mut refused = 0;
+    for (priority, count) in Priority::ALL.into_iter().zip(counts) {
+        let mut published = 0;
+        while published < count {
+            match producer.publish(&note("user", "n", "").with_priority(priority)) {
+                Ok(_) => published += 1,
+                Err(PublishError::Full { .. }) => {
+                    refused += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_consumer_dead_beyond_the_grace_time_learns_exactly_what_it_lost_of_each_ring() {
+    let bus = Bus::new();
+    let mut producer = small().grace(GRACE).open(&bus, "engine").unwrap();
+    let mut child = spawn("consumers::child_reads_until_it_is_killed", &bus);
+    let mut words = said(child.stdout.take().unwrap(), "read ");
+    eventually("acknowledged", || {
+        producer.look();
+        producer.counters().gating == 1
+    });
+    assert_eq!(fill(&mut producer, [2; 4]), 0);
+    assert_eq!(words.next().as_deref(), Some("8"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let died = Instant::now();
+    // P3 stays within its ring.
+    let counts = [500, 400, 300, 3];
+    let refused = fill(&mut producer, counts);
+    assert!(died.elapsed() >= GRACE && refused > 10, "it did not gate: {refused}, {:?}", died.elapsed());
+    assert_eq!(producer.counters().released, 1, "given up once, for all rings");
+
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(reader.mark(), 8);
+    let lane = reader.lanes().next().unwrap();
+    let mut read = [0; 4];
+    for priority in Priority::ALL {
+        while reader.peek(lane, priority).unwrap().is_some() {
+            reader.advance(lane, priority);
+            read[priority.index()] += 1;
+        }
+    }
+    let lost = reader.lane(lane).lost();
+    for ring in 0..4 {
+        assert_eq!(
+            read[ring] + lost[ring],
+            counts[ring],
+            "P{ring}: read {}, lost {}",
+            read[ring],
+            lost[ring]
+        );
+    }
+    assert!(lost[0] > 300 && lost[1] > 200 && lost[2] > 100 && lost[3] == 0, "{lost:?}");
+    // It gates again, and nothing more is lost.
+    reader.commit(9);
+    producer.look();
+    assert_eq!(producer.counters().gating, 1);
+    while producer.publish(&note("user", "n", "")).is_ok() {}
+    assert!(reader.round(Budget::default(), |_, _| ()) > 10);
+    assert_eq!(reader.lane(lane).lost(), lost);
+    println!("edges: dead beyond the grace time: lost {lost:?} of {counts:?}, told exactly");
+}
+
+#[test]
+fn a_consumer_that_is_stopped_for_longer_than_the_grace_time_lives_and_loses_nothing() {
+    let bus = Bus::new();
+    let mut producer = small().grace(Duration::from_millis(50)).open(&bus, "engine").unwrap();
+    let mut child = spawn("consumers::child_reads_until_it_is_killed", &bus);
+    eventually("acknowledged", || {
+        producer.look();
+        producer.counters().gating == 1
+    });
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WUNTRACED)).unwrap();
+    let stopped_at = Instant::now();
+    let (mut published, mut refused) = (0, 0);
+    while stopped_at.elapsed() < Duration::from_millis(500) {
+        match producer.publish(&note("user", "n", "")) {
+            Ok(_) => published += 1,
+            Err(PublishError::Full { .. }) => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(published > 10 && refused > 10, "{published} published, {refused} refused");
+    assert_eq!(producer.counters().released, 0, "it lives: it is waited for");
+    kill(pid, Signal::SIGCONT).unwrap();
+    let read: u64 = said(child.stdout.take().unwrap(), "read ").next().unwrap().parse().unwrap();
+    assert_eq!(read, published);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
