@@ -157,3 +157,29 @@ impl<S> Ahead<S> {
         self.seen.range(..end).rev().find(|seen| seen.1 == user).map(|seen| seen.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_forgotten_and_what_was_not_is_remembered() {
+        let (anna, bert) = (UserHash::of("anna"), UserHash::of("bert"));
+        let mut scouts = Scouts::<()>::new();
+        let remember = |scouts: &mut Scouts<()>, records: &[(u64, UserHash)]| {
+            for &(sequence, user) in records {
+                scouts.rings[1].seen.push_back((sequence, user));
+                *scouts.rings[1].users.entry(user).or_insert(0) += 1;
+            }
+        };
+        remember(&mut scouts, &[(1, anna), (2, anna), (3, bert)]);
+        scouts.was_read(Priority::P1, 1);
+        assert_eq!(scouts.rings[1].last_of(anna, 9), Some(2));
+        scouts.was_read(Priority::P1, 2);
+        assert_eq!(scouts.rings[1].last_of(anna, 9), None);
+        assert!(!scouts.rings[1].users.contains_key(&anna), "nobody is remembered for nothing");
+        assert_eq!(scouts.rings[1].last_of(bert, 9), Some(3));
+        scouts.is_empty(Priority::P1);
+        assert!(scouts.rings[1].seen.is_empty() && scouts.rings[1].users.is_empty());
+    }
+}

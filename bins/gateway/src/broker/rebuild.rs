@@ -88,3 +88,44 @@ impl Rebuild {
         (self.streams, dedup, self.highest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwire::Priority;
+
+    use super::*;
+    use crate::journal::testing::order_record;
+
+    #[test]
+    fn the_highest_sequence_is_known_of_each_ring_of_each_lane_also_without_a_window() {
+        for window in [0, 1, 10] {
+            let mut rebuild = Rebuild::new(window);
+            for (number, (lane, priority, sequence)) in
+                [(5, Priority::P0, 3), (5, Priority::P3, 4), (6, Priority::P1, 9), (5, Priority::P0, 7)]
+                    .into_iter()
+                    .enumerate()
+            {
+                let record = order_record("anna", "order-1", priority, sequence);
+                let (seq, offset) = (number as u64 + 1, (number as u64 + 1) * 512);
+                let entry = Entry {
+                    offset,
+                    next: offset + 512,
+                    seq,
+                    prev: if seq == 1 { 0 } else { offset - 512 },
+                    epoch: 1,
+                    slot: 0,
+                    lane,
+                    journalled_at: 0,
+                    header: record.header,
+                    archive: &record.archive,
+                };
+                rebuild.entry(&entry, true).unwrap();
+            }
+            let (streams, dedup, highest) = rebuild.finish(1, false);
+            assert_eq!((highest[&5], highest[&6]), ([7, 0, 0, 4], [0, 9, 0, 0]));
+            assert_eq!(streams.known("anna").map(|known| known.head), Some(4));
+            let newest = order_record("anna", "order-1", Priority::P0, 7).header.message_id;
+            assert_eq!(dedup.contains(newest), window > 0);
+        }
+    }
+}

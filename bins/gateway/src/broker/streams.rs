@@ -301,3 +301,132 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwire::{Notification, Payload, Priority};
+
+    use super::*;
+    use crate::journal::testing::{Record, account_update, order_record, position_update};
+
+    /// Sequence, back-link, epoch and slot of an entry.
+    type Numbers = (u64, u64, u32, u32);
+
+    /// Where the first entry of these tests stands.
+    const START: u64 = 1024;
+
+    fn record(user: &str, payload: Payload<'_>) -> Record {
+        Record::new(&Notification::new(user, "Test", payload), 1)
+    }
+
+    fn order(user: &str) -> Record {
+        order_record(user, "order-1", Priority::P1, 1)
+    }
+
+    fn entry(record: &Record, offset: u64, (seq, prev, epoch, slot): Numbers) -> Entry<'_> {
+        let (header, archive) = (record.header, &record.archive[..]);
+        Entry {
+            offset,
+            next: offset + 512,
+            seq,
+            prev,
+            epoch,
+            slot,
+            lane: 1,
+            journalled_at: 0,
+            header,
+            archive,
+        }
+    }
+
+    /// Numbers a record that goes to that offset, and gives its entry.
+    fn place<'a>(streams: &mut Streams, record: &'a Record, offset: u64) -> Entry<'a> {
+        let Placed { slot, seq, prev, epoch } =
+            streams.place(&record.header.view(&record.archive).unwrap(), offset);
+        entry(record, offset, (seq, prev, epoch, slot))
+    }
+
+    #[test]
+    fn streams_are_counted_and_show_the_newest_of_each_key() {
+        let mut streams = Streams::new();
+        streams.set_generation(7);
+        let records = [
+            record("anna", account_update("anna")),
+            record("anna", position_update("anna", "IX2401")),
+            record("anna", account_update("anna")),
+            record("bert", position_update("bert", "IX2401")),
+            record("anna", position_update("anna", "IX2402")),
+        ];
+        let entries: Vec<_> =
+            records.iter().zip(1..).map(|(record, at)| place(&mut streams, record, at * START)).collect();
+        assert_eq!(streams.len(), 2);
+        assert_eq!(streams.snapshot("anna"), [2 * START, 3 * START, 5 * START]);
+        assert_eq!(streams.snapshot("bert"), [4 * START]);
+        // What leaves the journal leaves the state: only if it is the one that the state shows.
+        streams.expire(&entries[0]);
+        assert_eq!(streams.snapshot("anna"), [2 * START, 3 * START, 5 * START]);
+        streams.expire(&entries[1]);
+        streams.expire(&entries[2]);
+        assert_eq!(streams.snapshot("anna"), [5 * START]);
+        assert_eq!(streams.known("anna").map(|known| (known.oldest, known.head)), Some((4, 4)));
+        assert!(streams.is_last_of_its_stream(&entries[3]) && !streams.is_last_of_its_stream(&entries[2]));
+        streams.expire(&entries[3]);
+        assert_eq!(streams.len(), 1);
+    }
+
+    #[test]
+    fn an_entry_of_a_slots_former_stream_takes_nothing_from_the_present_one() {
+        let (anna, bert) = (order("anna"), order("bert"));
+        let mut streams = Streams::new();
+        streams.set_generation(7);
+        let former = place(&mut streams, &anna, START);
+        streams.expire(&former);
+        streams.set_generation(8);
+        let present: Vec<_> = (2..6).map(|at| place(&mut streams, &bert, at * START)).collect();
+        assert_eq!(present[0].slot, former.slot);
+        let known = streams.known("bert");
+        streams.expire(&former);
+        // Nor does one that has left already, or that is yet to come, of the stream itself.
+        streams.expire(&entry(&bert, 9 * START, (5, 5 * START, 8, former.slot)));
+        assert_eq!(streams.known("bert"), known);
+        streams.expire(&present[0]);
+        let known = streams.known("bert");
+        assert_eq!(known.unwrap().oldest, 2);
+        streams.expire(&present[0]);
+        assert_eq!(streams.known("bert"), known);
+    }
+
+    #[test]
+    fn entries_that_do_not_fit_to_those_before_are_damage() {
+        let record = order("anna");
+        let replayed = |entries: &[(u64, Numbers)]| {
+            let mut streams = Streams::new();
+            let mut replay = |&(at, numbers)| streams.replay(&entry(&record, at * START, numbers), START);
+            entries.iter().try_for_each(&mut replay).map(|()| streams.known("anna").map(|known| known.head))
+        };
+        let first = (1, (1, 0, 7, 0));
+        assert_eq!(replayed(&[first, (2, (2, START, 7, 0)), (3, (3, 2 * START, 7, 0))]), Ok(Some(3)));
+        // The first one that is kept may be any but the first of all, and stand in any slot within reason.
+        assert_eq!(replayed(&[(2, (5, START / 2, 7, 3))]), Ok(Some(5)));
+        assert_eq!(replayed(&[(2, (SEQ_MAX, START / 2, 7, 0))]), Ok(Some(SEQ_MAX)));
+        assert_eq!(replayed(&[(1, (1, 0, 7, SLOT_GAP_MAX as u32))]), Ok(Some(1)));
+        for (wrong, numbers) in [
+            ("no sequence", (0, 0, 7, 0)),
+            ("the first of all with a back-link", (1, START / 2, 7, 0)),
+            ("a later one without", (2, 0, 7, 0)),
+            ("a back-link to itself", (2, START, 7, 0)),
+            ("a sequence that no client can hold", (SEQ_MAX + 1, START / 2, 7, 0)),
+            ("a slot far beyond the table", (1, 0, 7, SLOT_GAP_MAX as u32 + 1)),
+        ] {
+            assert!(replayed(&[(1, numbers)]).is_err(), "{wrong}");
+        }
+        for (wrong, numbers) in [
+            ("a gap", (3, START, 7, 0)),
+            ("a back-link to no entry of the stream", (2, START + 16, 7, 0)),
+            ("another epoch", (2, START, 8, 0)),
+            ("a stream without a first entry", (2, START, 7, 1)),
+        ] {
+            assert!(replayed(&[first, (2, numbers)]).is_err(), "{wrong}");
+        }
+    }
+}
