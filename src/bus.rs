@@ -11,10 +11,10 @@ pub const DEFAULT_BUS: &str = "main";
 pub const NAME_LEN_MAX: usize = 48;
 
 /// Most lanes that a reader attaches to on one bus.
-pub const LANES_MAX: usize = 64;
+pub const LANES_MAX: usize = if cfg!(bellwire_loom) { 2 } else { 64 };
 
 /// Most consumers that one bus has.
-pub const CONSUMERS_MAX: usize = 16;
+pub const CONSUMERS_MAX: usize = if cfg!(bellwire_loom) { 2 } else { 16 };
 
 /// Where POSIX shared memory lives on Linux.
 pub(crate) const SHM_DIR: &str = "/dev/shm";

@@ -40,10 +40,12 @@ use crate::bus::LANES_MAX;
 use crate::layout::LaneHeader;
 use crate::sync::{AtomicU32, Ordering};
 
-#[cfg_attr(bellwire_loom, path = "loom/kernel.rs")]
+#[cfg(not(bellwire_loom))]
 mod kernel;
+#[cfg(bellwire_loom)]
+use crate::loom::kernel;
 
-pub(crate) use kernel::{register_for_barriers, sleep, wake_all};
+pub(crate) use kernel::{sleep, wake_all};
 
 /// Longest sleep on a lane whose producer cannot be fenced.
 pub(crate) const UNFENCED_WAIT: Duration = Duration::from_millis(1);
@@ -59,6 +61,13 @@ const WORDS_MAX: usize = LANES_MAX + 1;
 pub(crate) struct Sleep<'a> {
     pub(crate) word: &'a AtomicU32,
     pub(crate) value: u32,
+}
+
+/// A new owner of a lane says whether sleepers can fence him, and makes them look again.
+pub(crate) fn greet(lane: &LaneHeader) {
+    let registered = kernel::register_for_barriers();
+    lane.owner.membarrier.store(registered.into(), Ordering::Relaxed); // published by the ring
+    ring(&lane.doorbell);
 }
 
 /// Rings: bumps the word and wakes everybody who sleeps on it. The word has one writer.

@@ -42,9 +42,9 @@ pub(crate) const LAYOUT_VERSION: u32 = 1;
 const BYTE_ORDER: u32 = 0x0102_0304;
 
 /// Capacities and the length of the header are multiples of this, the page size.
-pub(crate) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = if cfg!(bellwire_loom) { 16 } else { 4096 };
 /// A ring keeps this many landmarks a lap: places where a record is known to begin.
-pub(crate) const LANDMARKS: usize = 64;
+pub(crate) const LANDMARKS: usize = if cfg!(bellwire_loom) { 4 } else { 64 };
 /// A landmark that is not set.
 pub(crate) const NOWHERE: u64 = u64::MAX;
 
@@ -58,6 +58,7 @@ pub const fn abi_fingerprint() -> u64 {
 
 /// Who made this segment, and for which build. Written once, before the file gets its name.
 #[repr(C, align(128))]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Identity {
     pub(crate) magic: AtomicU64,
     pub(crate) version: AtomicU32,
@@ -73,6 +74,7 @@ pub(crate) struct Identity {
 
 /// A name, padded with zeros.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct NameField([AtomicU64; NAME_LEN_MAX / 8]);
 
 impl NameField {
@@ -127,12 +129,13 @@ impl Identity {
         self.key.store(key.max(1), Ordering::Relaxed);
         self.created_at.store(created_at, Ordering::Relaxed);
         self.name.store(name);
-        self.magic.store(magic, Ordering::Release); // pairs with the Acquire in `check`
+        self.magic.store(magic, Ordering::Relaxed);
     }
 
     /// Checks all that a reader relies on, each word loaded once.
     pub(crate) fn check(&self, magic: u64, file_len: u64) -> Result<(), IdentityError> {
-        let found = self.magic.load(Ordering::Acquire); // pairs with the Release in `fill`
+        // Relaxed throughout: written before the file got the name by which it was found.
+        let found = self.magic.load(Ordering::Relaxed);
         if found != magic {
             return Err(IdentityError::Magic { found, expected: magic });
         }
@@ -161,6 +164,7 @@ impl Identity {
 
 /// Who owns a segment now. Changes when the next process adopts it.
 #[repr(C, align(128))]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Owner {
     /// For people; liveness is the lock on the file.
     pub(crate) pid: AtomicU32,
@@ -175,6 +179,7 @@ pub(crate) struct Owner {
 
 /// The words of one ring that its producer writes and everybody else reads.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct RingHeader {
     pub(crate) commit: CachePadded<Commit>,
     pub(crate) reservation: CachePadded<Reservation>,
@@ -183,6 +188,7 @@ pub(crate) struct RingHeader {
 
 /// The line that readers poll.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Commit {
     /// Every byte before this position is part of a committed record. The only commit point.
     pub(crate) position: AtomicU64,
@@ -192,6 +198,7 @@ pub(crate) struct Commit {
 
 /// The line of the slow path.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Reservation {
     /// The producer may be writing anywhere before this position, so nothing before `reserved - capacity` is intact.
     pub(crate) reserved: AtomicU64,
@@ -203,6 +210,7 @@ pub(crate) struct Reservation {
 
 /// A place where a record begins: the first one at or behind a 64th of the ring.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Landmark {
     position: AtomicU64,
     /// How many records of the ring come before it.
@@ -210,17 +218,18 @@ pub(crate) struct Landmark {
 }
 
 impl Landmark {
-    /// Sets both words so that no reader takes one from before and one from after.
+    /// Sets both words so that no reader takes one from before and one from after. Published by a later commit.
     pub(crate) fn set(&self, position: u64, ordinal: u64) {
         self.position.store(NOWHERE, Ordering::Relaxed); // ordered before the next store by the fence
         fence(Ordering::Release); // pairs with the Acquire fence in `get`
-        self.ordinal.store(ordinal, Ordering::Relaxed); // published by the next store
-        self.position.store(position, Ordering::Release); // pairs with the first Acquire in `get`
+        self.ordinal.store(ordinal, Ordering::Relaxed); // published, both, by the commit that reaches the position
+        self.position.store(position, Ordering::Relaxed);
     }
 
-    /// Position and ordinal, if they belong together.
+    /// Position and ordinal, if they belong together. True of positions up to a commit that the caller has seen (Acquire);
+    /// of one behind it neither need be.
     pub(crate) fn get(&self) -> Option<(u64, u64)> {
-        let position = self.position.load(Ordering::Acquire); // pairs with the Release store in `set`
+        let position = self.position.load(Ordering::Relaxed); // up to that commit: as old as the commit, or newer
         let ordinal = self.ordinal.load(Ordering::Relaxed); // checked by the second look below
         fence(Ordering::Acquire); // pairs with the Release fence in `set`
         let again = self.position.load(Ordering::Relaxed); // ordered behind the ordinal by the fence
@@ -230,6 +239,7 @@ impl Landmark {
 
 /// One consumer as the producer sees it.
 #[repr(C, align(128))]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct Ack {
     /// Key of the consumer's cursor segment; 0: this entry is free.
     pub(crate) key: AtomicU64,
@@ -245,6 +255,7 @@ pub(crate) struct Ack {
 
 /// The header of a lane.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct LaneHeader {
     pub(crate) identity: Identity,
     pub(crate) owner: Owner,
@@ -258,6 +269,7 @@ pub(crate) const DATA_START: usize = size_of::<LaneHeader>().next_multiple_of(PA
 
 /// One consumer's cursors over one lane.
 #[repr(C, align(128))]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct CursorSlot {
     /// Key of the lane; 0: this slot is free.
     pub(crate) lane_key: AtomicU64,
@@ -267,6 +279,7 @@ pub(crate) struct CursorSlot {
 
 /// How far the consumer has come in one ring.
 #[repr(C)]
+#[derive(Default)]
 pub(crate) struct Cursor {
     /// Everything before this position may be overwritten.
     pub(crate) position: AtomicU64,
@@ -305,6 +318,7 @@ impl Cursor {
 
 /// The header of a cursor segment, which has nothing but a header.
 #[repr(C)]
+#[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct CursorsHeader {
     pub(crate) identity: Identity,
     pub(crate) owner: Owner,
@@ -316,14 +330,17 @@ pub(crate) struct CursorsHeader {
 /// Length of a cursor segment, in bytes.
 pub(crate) const CURSORS_LEN: usize = size_of::<CursorsHeader>().next_multiple_of(PAGE);
 
-const _: () = assert!(size_of::<Identity>() == 128 && size_of::<Owner>() == 128);
-const _: () = assert!(std::mem::offset_of!(LaneHeader, doorbell) == 256);
-const _: () = assert!(std::mem::offset_of!(LaneHeader, rings) == 384);
-const _: () = assert!(size_of::<RingHeader>() == 256 + LANDMARKS * 16);
-const _: () = assert!(size_of::<Ack>() == 128);
-const _: () = assert!(std::mem::offset_of!(CursorsHeader, slots) == 512);
-const _: () = assert!(size_of::<CursorSlot>() == 256);
-const _: () = assert!(DATA_START == 8192 && CURSORS_LEN == 20480);
+#[cfg(not(bellwire_loom))]
+const _: () = {
+    assert!(size_of::<Identity>() == 128 && size_of::<Owner>() == 128);
+    assert!(std::mem::offset_of!(LaneHeader, doorbell) == 256);
+    assert!(std::mem::offset_of!(LaneHeader, rings) == 384);
+    assert!(size_of::<RingHeader>() == 256 + LANDMARKS * 16);
+    assert!(size_of::<Ack>() == 128);
+    assert!(std::mem::offset_of!(CursorsHeader, slots) == 512);
+    assert!(size_of::<CursorSlot>() == 256);
+    assert!(DATA_START == 8192 && CURSORS_LEN == 20480);
+};
 
 /// Fills the header of a new lane.
 pub(crate) fn init_lane(header: &LaneHeader, name: &str, capacities: [usize; 4], key: u64, created_at: i64) {

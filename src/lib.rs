@@ -45,6 +45,9 @@ pub mod inspect;
 #[cfg(feature = "json")]
 pub mod json;
 mod layout;
+#[cfg(bellwire_loom)]
+#[allow(unsafe_code)]
+mod loom;
 pub mod notification;
 mod producer;
 mod reader;

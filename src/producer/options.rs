@@ -109,10 +109,8 @@ impl ProducerOptions {
         let capacities = check(&segment, self.capacities)?;
 
         let header = lane_header(&segment);
-        let membarrier = doorbell::register_for_barriers();
-        // Relaxed: for people, but for `membarrier`, which the doorbell below publishes.
+        // Relaxed: for people.
         header.owner.opened_at.store(now, Ordering::Relaxed);
-        header.owner.membarrier.store(membarrier.into(), Ordering::Relaxed);
 
         let offsets = data_offsets(capacities);
         let mut sequence = 0;
@@ -149,7 +147,7 @@ impl ProducerOptions {
         // Whom an earlier owner has promised to wait for must be known before anything is published.
         producer.look_at(now)?;
         // Sleepers look again: at our records, and at whether we can be fenced.
-        doorbell::ring(&producer.header().doorbell);
+        doorbell::greet(producer.header());
         Ok(producer)
     }
 }

@@ -212,12 +212,12 @@ impl Reader {
         }
         let header = cursors_header(&self.segment);
         self.lanes.commit(header);
-        header.mark.store(mark, Ordering::Release); // pairs with the Acquire in `mark`
+        header.mark.store(mark, Ordering::Release); // a process killed in between has committed and not marked
     }
 
     /// The mark of the last commit, by this or by an earlier process of this consumer; 0 if there was none.
     pub fn mark(&self) -> u64 {
-        cursors_header(&self.segment).mark.load(Ordering::Acquire) // pairs with the Release in `commit`
+        cursors_header(&self.segment).mark.load(Ordering::Relaxed) // our own, or that of a process that is dead
     }
 
     /// A handle that ends a [`wait`](Self::wait) from another thread.

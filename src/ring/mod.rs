@@ -36,12 +36,18 @@
 //! at most a quarter of the ring, so that this never keeps a record out of a ring that has been read: padding, record,
 //! last record and two stretches are less than the whole.
 
-#[cfg_attr(bellwire_loom, path = "../loom/bytes.rs")]
-pub(crate) mod bytes;
+#[cfg(not(bellwire_loom))]
+mod bytes;
 pub(crate) mod reader;
+#[cfg(all(test, not(bellwire_loom)))]
+mod stress;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod writer;
 
 use crate::layout::{LANDMARKS, RingHeader};
+#[cfg(bellwire_loom)]
+use crate::loom::bytes;
 use crate::sync::Ordering;
 
 /// A writer takes over no ring that is further than this, nor a lane whose sequence is: what lies between it and the end of

@@ -1,0 +1,117 @@
+//! The control: every ordering of the library is weakened, one at a time, and a model must then fail.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Orderings that no model runs, by file and a part of their line, and why.
+const ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("src/producer/consumers.rs", "", "the handshake with consumers: not modelled yet"),
+    ("src/reader/lanes.rs", "", "the handshake with producers: not modelled yet"),
+    ("src/reader/options.rs", "attachment", "the handshake with producers: not modelled yet"),
+    ("src/reader/waiting.rs", "", "the waker: the same words as the doorbell's, not modelled yet"),
+    ("src/reader/mod.rs", "mark", "orders stores of a process that is killed, which no thread sees"),
+];
+
+/// A place in the source, as `file:line`.
+type Site = String;
+
+/// Runs a model in a process of its own.
+fn run(model: &str, set: &[(&str, &str)]) -> Output {
+    Command::new(std::env::current_exe().expect("a test's own path"))
+        .args(["--exact", model, "--nocapture", "--test-threads=1"])
+        .env_remove("BELLWIRE_LOOM_SLICE")
+        .env("RUST_BACKTRACE", "0")
+        .envs(set.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+fn models() -> Vec<String> {
+    let exe = std::env::current_exe().expect("a test's own path");
+    let list = Command::new(exe).args(["--list", "--format", "terse"]).output().expect("runs");
+    let names = text(&list);
+    let names = names.lines().filter_map(|line| line.strip_suffix(": test"));
+    names
+        .filter(|name| name.starts_with("loom::models::") && !name.contains("::mutants::"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every line of the library that has an ordering stronger than Relaxed or a fence, but for its tests and this folder.
+fn orderings() -> Vec<(Site, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut found, mut folders) = (Vec::new(), vec![root.join("src")]);
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(folder).expect("the source").map(|entry| entry.expect("readable").path())
+        {
+            if entry.is_dir() && !entry.ends_with("src/loom") {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&entry).expect("readable");
+                let file = entry.strip_prefix(root).expect("in the source").display().to_string();
+                let lines = source.lines().take_while(|line| *line != "#[cfg(test)]").enumerate();
+                found.extend(lines.filter_map(|(index, line)| {
+                    let code = line.split("//").next().unwrap_or_default();
+                    let strong = ["Acquire", "Release", "AcqRel", "SeqCst"];
+                    let is_one = strong.iter().any(|order| code.contains(&format!("Ordering::{order}")));
+                    is_one.then(|| (format!("{file}:{}", index + 1), line.trim().to_owned()))
+                }));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/proofs/loom runs it"]
+fn every_ordering_is_needed() {
+    let slice = ("BELLWIRE_LOOM_SLICE", "1");
+    let mut reached: BTreeMap<Site, Vec<String>> = BTreeMap::new();
+    for model in models() {
+        let output = run(&model, &[slice, ("BELLWIRE_LOOM_SITES", "1")]);
+        assert!(output.status.success(), "{model} fails with nothing weakened:\n{}", text(&output));
+        for site in text(&output).lines().filter_map(|line| line.strip_prefix("site: ")) {
+            reached.entry(site.to_owned()).or_default().push(model.clone());
+        }
+    }
+    let (mut killed, mut elsewhere, mut bad) = (0, 0, Vec::new());
+    for (site, line) in orderings() {
+        let Some(models) = reached.get(&site) else {
+            let reason =
+                ELSEWHERE.iter().find(|(file, part, _)| site.starts_with(file) && line.contains(part));
+            match reason {
+                Some((_, _, reason)) => println!("elsewhere {site}  {line}  ({reason})"),
+                None => bad.push(format!("{site}  {line}: no model runs it")),
+            }
+            elsewhere += usize::from(reason.is_some());
+            continue;
+        };
+        let weaken = ("BELLWIRE_LOOM_WEAKEN", site.as_str());
+        let fails = |model: &String, set: &[(&str, &str)]| {
+            let output = run(model, set);
+            // A model that came to no end has shown nothing.
+            !output.status.success() && !text(&output).contains("maximum number of branches")
+        };
+        let killer = models.iter().find(|model| fails(model, &[weaken, slice]));
+        match killer {
+            Some(model) => {
+                killed += 1;
+                println!("killed {site}  {line}  ({model})");
+            }
+            None => bad.push(format!("{site}  {line}: weakened, and {models:?} pass")),
+        }
+    }
+    println!(
+        "loom: {killed} orderings weakened and caught, {elsewhere} outside of the models, {} neither",
+        bad.len()
+    );
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
