@@ -33,6 +33,9 @@
 //!
 //! A producer looks at the parked word only of consumers that it knows; one that it may not know yet sleeps no longer
 //! than [`UNKNOWN_WAIT`].
+//!
+//! `scripts/proofs/loom` runs this file in models (`src/loom/models/waking.rs`): one producer, two, and a lane that changes
+//! hands, with the barrier falling between any two instructions of a producer. In them a lost wake is a deadlock.
 
 use std::time::Duration;
 
@@ -45,7 +48,7 @@ mod kernel;
 #[cfg(bellwire_loom)]
 use crate::loom::kernel;
 
-pub(crate) use kernel::{sleep, wake_all};
+pub(crate) use kernel::{register_for_barriers, sleep, wake_all};
 
 /// Longest sleep on a lane whose producer cannot be fenced.
 pub(crate) const UNFENCED_WAIT: Duration = Duration::from_millis(1);
@@ -64,8 +67,7 @@ pub(crate) struct Sleep<'a> {
 }
 
 /// A new owner of a lane says whether sleepers can fence him, and makes them look again.
-pub(crate) fn greet(lane: &LaneHeader) {
-    let registered = kernel::register_for_barriers();
+pub(crate) fn greet(lane: &LaneHeader, registered: bool) {
     lane.owner.membarrier.store(registered.into(), Ordering::Relaxed); // published by the ring
     ring(&lane.doorbell);
 }

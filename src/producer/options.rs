@@ -109,6 +109,7 @@ impl ProducerOptions {
         let capacities = check(&segment, self.capacities)?;
 
         let header = lane_header(&segment);
+        let registered = doorbell::register_for_barriers();
         // Relaxed: for people.
         header.owner.opened_at.store(now, Ordering::Relaxed);
 
@@ -147,7 +148,7 @@ impl ProducerOptions {
         // Whom an earlier owner has promised to wait for must be known before anything is published.
         producer.look_at(now)?;
         // Sleepers look again: at our records, and at whether we can be fenced.
-        doorbell::greet(producer.header());
+        doorbell::greet(producer.header(), registered);
         Ok(producer)
     }
 }

@@ -24,6 +24,10 @@
 //! then loads `reserved`. If any byte of the copy came from after the store, so does that load (fence to fence), and
 //! `position < reserved - capacity` shows that the record was overtaken: the copy is thrown away.
 //!
+//! `scripts/proofs/loom` runs these files in models (`src/loom/models`): gated readers, in place and copying, and taps that
+//! are lapped or open while the ring wraps, beside a writer of single records and batches. Each ordering here, weakened, makes
+//! one of them fail. The handshake by which a reader becomes gated (`Ack`) is not in them.
+//!
 //! # Landmarks
 //!
 //! Records cannot be found from the middle of a ring, so the writer keeps, for each 64th of it, the place of the first

@@ -104,7 +104,7 @@ fn a_lane_that_changes_hands_is_not_slept_on_as_if_it_could_be_fenced() {
         let sleeper = thread::spawn(move || sleep_until(&[reader], &[lane], &theirs, 2 * RECORD as u64));
         // No `Processor`: the kernel does not fence it.
         let successor = thread::spawn(move || {
-            doorbell::greet(&writer.lane.header);
+            doorbell::greet(&writer.lane.header, doorbell::register_for_barriers());
             publish(&mut writer, &cursors, &mut 0);
         });
         successor.join().expect("no panic");
