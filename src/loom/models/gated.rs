@@ -62,7 +62,7 @@ fn beside(readers: usize, copies: bool, looks: usize, taken: usize, count: usize
 
 #[test]
 fn a_gated_reader_in_place_reads_everything_and_is_not_overwritten() {
-    explore("gated, in place", Bounds { preemptions: [ALL, 2], floor: [20000, 500] }, || {
+    explore("gated, in place", Bounds { preemptions: [ALL, 2], floor: [5000, 500] }, || {
         beside(1, false, 3, 1, 4)
     });
 }

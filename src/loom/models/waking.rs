@@ -54,7 +54,7 @@ fn sleep_until(readers: &[Reader], lanes: &[Arc<LaneMemory>], cursors: &CursorsH
 
 #[test]
 fn a_sleeping_reader_is_woken_by_every_record() {
-    explore("doorbell, one producer", Bounds { preemptions: [3, 2], floor: [20000, 700] }, || {
+    explore("doorbell, one producer", Bounds { preemptions: [3, 2], floor: [10000, 700] }, || {
         let (lane, mut writer, reader) = lane();
         let cursors = Arc::new(CursorsHeader::default());
         let theirs = Arc::clone(&cursors);
