@@ -1,0 +1,239 @@
+//! The end of a run: what was published against what was seen.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::clients::wire::Stream;
+use crate::log::Account;
+use crate::plan::{Key, Record, lane_name, user_id};
+
+use super::{Canon, Cursor, Fault, Oracle, Session};
+
+/// What the canons as a whole say.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Totals {
+    /// Records that are in a stream.
+    pub(crate) published: u64,
+    /// Of those that a killed producer may or may not have published: how many there were, and how many it had.
+    pub(crate) uncertain: u64,
+    pub(crate) uncertain_published: u64,
+    /// Numbers that no session saw: all of them were spared them, or retention had passed.
+    pub(crate) unseen: u64,
+}
+
+impl Oracle {
+    /// Judges everything that can only be judged now. `accounts` are the producers' logs, by lane.
+    pub(crate) fn conclude(&mut self, accounts: &[Account]) -> Totals {
+        let mut totals = Totals::default();
+        let mut seen: Vec<Vec<bool>> =
+            accounts.iter().map(|account| vec![false; account.intended as usize]).collect();
+        let mut unseen = vec![0; self.canons.len()];
+        for index in 0..self.canons.len() {
+            let canon = std::mem::take(&mut self.canons[index]);
+            unseen[index] = self.judge_canon(index, &canon, &mut seen);
+            totals.unseen += unseen[index];
+            self.canons[index] = canon;
+        }
+        self.judge_producers(accounts, &seen, &mut unseen, &mut totals);
+        for id in 0..self.sessions.len() {
+            for stream in Stream::BOTH {
+                self.judge_session(id as u32, stream);
+            }
+        }
+        totals
+    }
+
+    /// Every record once, each lane's records of one priority in order, each order's events in order. Tells how many
+    /// numbers nobody saw.
+    fn judge_canon(&mut self, index: usize, canon: &Canon, seen: &mut [Vec<bool>]) -> u64 {
+        let mut last: BTreeMap<(u8, usize), u64> = BTreeMap::new();
+        let mut orders: HashMap<(u8, u64), u64> = HashMap::new();
+        for (at, code) in canon.records.iter().enumerate() {
+            let Some(record) = Record::from_code(*code) else { continue };
+            let Record { lane, number } = record;
+            let facts = self.plan.facts(record);
+            let who = || format!("{} seq {}: {record:?}", stream_name(index, self.plan.users), at + 1);
+            match seen.get_mut(usize::from(lane)).and_then(|seen| seen.get_mut(number as usize)) {
+                None => {
+                    let who = who();
+                    self.fault(Fault::Corrupt, || format!("{who} was never published"));
+                    continue;
+                }
+                Some(true) => {
+                    let who = who();
+                    let first = canon.records.iter().position(|other| other == code).map(|at| at + 1);
+                    self.fault(Fault::Doubled, || format!("{who} is there already, as seq {first:?}"));
+                    continue;
+                }
+                Some(seen) => *seen = true,
+            }
+            let of_ring = last.insert((lane, facts.priority().index()), number).filter(|last| *last > number);
+            let of_order = facts.order.and_then(|order| orders.insert((lane, order), number));
+            if let Some(before) = of_ring.or(of_order.filter(|last| *last > number)) {
+                let who = who();
+                self.fault(Fault::Reordered, || format!("{who} comes after {}#{before}", lane_name(lane)));
+            }
+        }
+        (0..canon.head as usize).filter(|at| canon.records.get(*at).is_none_or(|code| *code == 0)).count()
+            as u64
+    }
+
+    /// Everything that was published is in its stream.
+    fn judge_producers(
+        &mut self,
+        accounts: &[Account],
+        seen: &[Vec<bool>],
+        unseen: &mut [u64],
+        totals: &mut Totals,
+    ) {
+        for (lane, (account, seen)) in accounts.iter().zip(seen).enumerate() {
+            totals.published += seen.iter().filter(|seen| **seen).count() as u64;
+            for range in &account.abandoned {
+                let seen = &seen[range.start as usize..range.end as usize];
+                let published = seen.iter().filter(|seen| **seen).count();
+                totals.uncertain += seen.len() as u64;
+                totals.uncertain_published += published as u64;
+                // A batch becomes visible in its order.
+                if seen[..published].contains(&false) && !self.retention_passes {
+                    self.fault(Fault::Lost, || {
+                        format!("lane {lane}: of {range:?} not the first {published} came")
+                    });
+                }
+            }
+            let is_certain = |number: u64| !account.abandoned.iter().any(|range| range.contains(&number));
+            for number in (0..account.confirmed).filter(|number| !seen[*number as usize]) {
+                if !is_certain(number) {
+                    continue;
+                }
+                let record = Record { lane: lane as u8, number };
+                let facts = self.plan.facts(record);
+                let index = facts.user.unwrap_or(self.plan.users) as usize;
+                // A number that nobody saw is somebody's.
+                if unseen[index] > 0 && (self.retention_passes || facts.key.is_some()) {
+                    unseen[index] -= 1;
+                    totals.published += 1;
+                    continue;
+                }
+                let stream = stream_name(index, self.plan.users);
+                let head = self.canons[index].head;
+                self.fault(Fault::Lost, || {
+                    format!("{record:?} of {stream} is not in it; its head is {head}")
+                });
+            }
+        }
+        for (index, unseen) in unseen.iter().enumerate().filter(|(_, unseen)| **unseen > 0) {
+            // Retention may have passed what was uncertain, too.
+            if !self.retention_passes {
+                let stream = stream_name(index, self.plan.users);
+                self.fault(Fault::Lost, || {
+                    format!("{unseen} numbers of {stream} were never seen and belong to nothing")
+                });
+            }
+        }
+    }
+
+    /// A session has come to its stream's end, and what it did not see it need not.
+    fn judge_session(&mut self, id: u32, stream: Stream) {
+        let session = &self.sessions[id as usize];
+        let canon = &self.canons[self.canon_index(session.user, stream)];
+        let cursor = &session.cursors[stream as usize];
+        let mut problems = Vec::new();
+        if cursor.position != canon.head {
+            problems.push((
+                canon.head.saturating_sub(cursor.position).max(1),
+                format!("ended before {}", canon.head),
+            ));
+        }
+        let skipped = self.missed(session, cursor, canon, &mut problems);
+        self.check_counts(cursor, canon, &skipped, &mut problems);
+        for (times, words) in problems {
+            let who = self.name(id, stream);
+            self.fault_times(Fault::Lost, times, || format!("{who}: {words}"));
+        }
+    }
+
+    /// The updates that newer ones stood for, oldest first. Whatever else is missing is a problem.
+    fn missed(
+        &self,
+        session: &Session,
+        cursor: &Cursor,
+        canon: &Canon,
+        problems: &mut Vec<(u64, String)>,
+    ) -> Vec<(u64, Key)> {
+        // From the newest backwards: an update may be missing if the next one of its key was seen or is gone, or may
+        // be missing itself.
+        let mut replaced: BTreeMap<Key, bool> = BTreeMap::new();
+        let mut spared = Vec::new();
+        let (mut skips, mut gone) = (Ranges(&cursor.skipped), Ranges(&cursor.gone));
+        for seq in (cursor.start + 1..=cursor.position).rev() {
+            let (is_skipped, is_gone) = (skips.contain(seq), gone.contain(seq));
+            let code = canon.records.get(seq as usize - 1).copied().unwrap_or_default();
+            let Some(record) = Record::from_code(code) else { continue };
+            let facts = self.plan.facts(record);
+            match facts.key {
+                Some(key) if !is_skipped => {
+                    replaced.insert(key, true);
+                }
+                _ if !is_skipped || is_gone => {}
+                _ if !session.channels.contains(&facts.message_type.channel()) => {}
+                Some(key) if replaced.contains_key(&key) => spared.push((seq, key)),
+                _ => problems
+                    .push((1, format!("seq {seq}, {record:?} ({}), never came", facts.message_type.name()))),
+            }
+        }
+        spared.reverse();
+        spared
+    }
+
+    /// Every update that was left out was announced by the one that stood for it, unless the connection ended in between:
+    /// then the newer one came by resuming, and says nothing.
+    fn check_counts(
+        &self,
+        cursor: &Cursor,
+        canon: &Canon,
+        spared: &[(u64, Key)],
+        problems: &mut Vec<(u64, String)>,
+    ) {
+        let connection = |seq: u64| cursor.joined_at.partition_point(|joined| *joined < seq);
+        let mut waiting: BTreeMap<Key, Vec<u64>> = BTreeMap::new();
+        let mut spared = spared.iter().copied().peekable();
+        let mut announced = cursor.conflated.iter().copied().peekable();
+        if spared.peek().is_none() && announced.peek().is_none() {
+            return;
+        }
+        for seq in cursor.start + 1..=cursor.position {
+            if let Some((_, key)) = spared.next_if(|spared| spared.0 == seq) {
+                waiting.entry(key).or_default().push(seq);
+                continue;
+            }
+            let count = announced.next_if(|announced| announced.0 == seq).map_or(0, |announced| announced.1);
+            let code = canon.records.get(seq as usize - 1).copied().unwrap_or_default();
+            let key = Record::from_code(code).and_then(|record| self.plan.facts(record).key);
+            let Some(key) = key else { continue };
+            let older = waiting.remove(&key).unwrap_or_default();
+            let of_this = older.iter().filter(|older| connection(**older) == connection(seq)).count() as u64;
+            if count > older.len() as u64 || count < of_this {
+                problems
+                    .push((1, format!("seq {seq} stands for {count} older ones; {older:?} were left out")));
+            }
+        }
+    }
+}
+
+/// Ascending ranges, asked from the highest number downwards.
+struct Ranges<'a>(&'a [(u64, u64)]);
+
+impl Ranges<'_> {
+    fn contain(&mut self, seq: u64) -> bool {
+        while let Some((last, rest)) = self.0.split_last() {
+            if seq >= last.0 {
+                return seq <= last.1;
+            }
+            self.0 = rest;
+        }
+        false
+    }
+}
+
+fn stream_name(index: usize, users: u32) -> String {
+    if index == users as usize { "all".to_owned() } else { user_id(index as u32) }
+}
