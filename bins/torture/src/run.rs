@@ -121,6 +121,9 @@ impl RunArgs {
         if let Some(retain) = self.retain {
             command.push_str(&format!(" --retain {retain}"));
         }
+        if let Some(sabotage) = self.sabotage {
+            command.push_str(&format!(" --sabotage {sabotage:?}").to_lowercase());
+        }
         command
     }
 

@@ -55,6 +55,8 @@ struct Session {
     report: Report,
     wishes: watch::Receiver<Wish>,
     rng: fastrand::Rng,
+    /// Whether this connection has had its `subscribed`.
+    has_joined: bool,
     /// Room for what a notification should be.
     expected: Vec<u8>,
 }
@@ -66,8 +68,8 @@ pub(super) async fn run(
     report: Report,
     wishes: watch::Receiver<Wish>,
 ) -> Result<()> {
-    let mut session =
-        Session { start, link, report, wishes, rng: fastrand::Rng::new(), expected: Vec::new() };
+    let rng = fastrand::Rng::new();
+    let mut session = Session { start, link, report, wishes, rng, has_joined: false, expected: Vec::new() };
     let spread = session.rng.u64(..500);
     session.rest(Duration::from_millis(spread), Wish::End).await;
     while session.wish() != Wish::End {
@@ -119,6 +121,7 @@ impl Session {
             Ok(socket) => socket?,
             Err(_) => return Ok(End::Closed { code: 0, after_ms: 0 }),
         };
+        self.has_joined = false;
         let mut antic = Instant::now() + self.until_next_antic();
         loop {
             let patience = Instant::now() + Duration::from_millis(self.link.patience_ms);
@@ -232,15 +235,14 @@ impl Session {
                 self.step(stream, frame.epoch, frame.prev, frame.seq)?;
             }
             "heartbeat" => {
-                for (stream, state) in both(streams()?) {
-                    // Before the first `subscribed` it says nothing about a position.
-                    if self.start.positions[stream as usize].is_some() {
-                        self.step(stream, state.epoch, state.prev, state.seq)?;
-                    }
+                // Before the first `subscribed` it says nothing about a position.
+                for (stream, state) in both(streams()?).into_iter().filter(|_| self.has_joined) {
+                    self.step(stream, state.epoch, state.prev, state.seq)?;
                 }
             }
             "auth_ok" => return Ok(Next::Say(self.subscribe(streams()?)?)),
             "subscribed" => {
+                self.has_joined = true;
                 for (stream, state) in both(streams()?) {
                     let recovered = state.recovered != Some(false);
                     let epoch = wire::epoch(state.epoch).ok_or("a long epoch")?;
@@ -261,6 +263,8 @@ impl Session {
                 // The next `auth_ok` tells whether what it missed is really gone.
                 return Ok(Next::Leave(End::Ours { away: Duration::from_millis(1) }));
             }
+            // A close follows that says the same: come back.
+            "error" if (4000..4500).contains(&frame.code) => {}
             "error" => {
                 eprintln!("session {}: {}", self.start.session, wrong(&frame.reason));
                 self.tell(Stream::User, Event::Wrong { code: frame.code });

@@ -26,13 +26,12 @@ impl Oracle {
         let mut totals = Totals::default();
         let mut seen: Vec<Vec<bool>> =
             accounts.iter().map(|account| vec![false; account.intended as usize]).collect();
-        let mut unseen = vec![0; self.canons.len()];
-        for index in 0..self.canons.len() {
-            let canon = std::mem::take(&mut self.canons[index]);
-            unseen[index] = self.judge_canon(index, &canon, &mut seen);
-            totals.unseen += unseen[index];
-            self.canons[index] = canon;
-        }
+        let canons = std::mem::take(&mut self.canons);
+        let judged = canons.iter().enumerate();
+        let mut unseen: Vec<u64> =
+            judged.map(|(index, canon)| self.judge_canon(index, canon, &mut seen)).collect();
+        totals.unseen = unseen.iter().sum();
+        self.canons = canons;
         self.judge_producers(accounts, &seen, &mut unseen, &mut totals);
         for id in 0..self.sessions.len() {
             for stream in Stream::BOTH {
@@ -236,4 +235,103 @@ impl Ranges<'_> {
 
 fn stream_name(index: usize, users: u32) -> String {
     if index == users as usize { "all".to_owned() } else { user_id(index as u32) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::wire::{Entry, Event, epoch};
+    use crate::plan::Plan;
+    use bellwire::Channel;
+
+    const PLAN: Plan = Plan { seed: 1, users: 2 };
+    const NUMBERS: u64 = 400;
+
+    /// The user's records of one lane, in the order in which they were published.
+    fn records(user: Option<u32>) -> Vec<Record> {
+        let all = (0..NUMBERS).map(|number| Record { lane: 0, number });
+        all.filter(|record| PLAN.facts(*record).user == user).collect()
+    }
+
+    /// Sessions of both users that get everything one by one; the first one's stream as it is given.
+    fn judge(first: &[Record], conflated: &BTreeMap<u64, u64>, skip: &[u64]) -> Oracle {
+        let mut oracle = Oracle::new(PLAN, false, None);
+        for user in 0..2 {
+            let session = oracle.add_session(user, Channel::ALL.to_vec());
+            let streams = [(Stream::User, Some(user)), (Stream::All, None)];
+            for (stream, user) in streams {
+                let records = if user == Some(0) { first.to_vec() } else { records(user) };
+                let epoch = epoch("e").unwrap();
+                let mut take = |event| oracle.take(Entry { session, stream, event });
+                take(Event::Door { head: 0, oldest: 1, epoch });
+                take(Event::Joined { seq: 0, recovered: true, epoch });
+                let mut prev = 0;
+                for (seq, record) in (1..).zip(records) {
+                    if user == Some(0) && skip.contains(&seq) {
+                        continue;
+                    }
+                    let conflated = conflated.get(&seq).copied().unwrap_or_default();
+                    take(Event::Item { seq, code: record.code(), conflated, sound: true });
+                    take(Event::Move { prev, seq, epoch });
+                    prev = seq;
+                }
+            }
+        }
+        // Another session of the first user that got everything, so that the canon is known.
+        let session = oracle.add_session(0, Channel::ALL.to_vec());
+        let broadcasts = records(None);
+        for (stream, records) in [(Stream::User, first), (Stream::All, &broadcasts[..])] {
+            let epoch = epoch("e").unwrap();
+            let mut take = |event| oracle.take(Entry { session, stream, event });
+            take(Event::Joined { seq: 0, recovered: true, epoch });
+            for (seq, record) in (1..).zip(records) {
+                take(Event::Item { seq, code: record.code(), conflated: 0, sound: true });
+            }
+            take(Event::Move { prev: 0, seq: records.len() as u64, epoch });
+        }
+        let account = Account { confirmed: NUMBERS, intended: NUMBERS, ..Account::default() };
+        oracle.conclude(&[account]);
+        oracle
+    }
+
+    fn faults(oracle: &Oracle) -> Vec<(Fault, u64)> {
+        oracle.faults().iter().map(|(fault, count)| (*fault, *count)).collect()
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_clean() {
+        let oracle = judge(&records(Some(0)), &BTreeMap::new(), &[]);
+        assert!(oracle.is_clean(), "{:?}", oracle.told());
+    }
+
+    #[test]
+    fn what_the_gateway_itself_loses_doubles_or_reorders_is_found_in_the_canon() {
+        let all = records(Some(0));
+        let lost = [&all[..9], &all[10..]].concat();
+        assert_eq!(faults(&judge(&lost, &BTreeMap::new(), &[])), [(Fault::Lost, 1)]);
+        let doubled = [&all[..9], &all[3..]].concat();
+        let found = faults(&judge(&doubled, &BTreeMap::new(), &[]));
+        assert_eq!(found, [(Fault::Doubled, 6)]);
+        let mut reordered = all.clone();
+        let same_ring = |at: usize| PLAN.facts(all[at]).priority() == PLAN.facts(all[at + 1]).priority();
+        let at = (0..all.len() - 1).find(|at| same_ring(*at)).unwrap();
+        reordered.swap(at, at + 1);
+        assert_eq!(faults(&judge(&reordered, &BTreeMap::new(), &[])), [(Fault::Reordered, 1)]);
+    }
+
+    #[test]
+    fn an_update_may_be_left_out_for_a_newer_one_that_says_so_and_nothing_else_may() {
+        let all = records(Some(0));
+        let accounts: Vec<u64> = (1..)
+            .zip(&all)
+            .filter(|(_, record)| PLAN.facts(**record).key == Some(Key::Account))
+            .map(|(seq, _)| seq)
+            .collect();
+        let announced = BTreeMap::from([(accounts[2], 2)]);
+        let oracle = judge(&all, &announced, &accounts[..2]);
+        assert!(oracle.is_clean(), "{:?}", oracle.told());
+        assert_eq!(faults(&judge(&all, &BTreeMap::new(), &accounts[..2])), [(Fault::Lost, 1)]);
+        let trade = (1..).zip(&all).find(|(_, record)| PLAN.facts(**record).order.is_some()).unwrap().0;
+        assert_eq!(faults(&judge(&all, &BTreeMap::new(), &[trade])), [(Fault::Lost, 1)]);
+    }
 }
