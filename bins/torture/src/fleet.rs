@@ -139,6 +139,23 @@ impl Fleet {
         self.world
     }
 
+    /// Writes down what every thread of every process is at: who waits for something in vain wants to know.
+    pub(crate) fn note_threads(&self) -> Result<()> {
+        let mut notes = String::new();
+        for (process, _) in &self.processes {
+            let Some(pid) = process.pid() else { continue };
+            notes.push_str(&format!("{} {pid}\n", process.target));
+            for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+                let thread = thread?.path();
+                for file in ["comm", "wchan", "syscall", "stat"] {
+                    let text = std::fs::read_to_string(thread.join(file)).unwrap_or_default();
+                    notes.push_str(&format!("  {file} {}\n", text.trim_end()));
+                }
+            }
+        }
+        Ok(std::fs::write(self.world.dir.join("threads"), notes)?)
+    }
+
     /// Looks after all processes; to be called often.
     pub(crate) fn tick(&mut self) -> Result<()> {
         for index in 0..self.processes.len() {

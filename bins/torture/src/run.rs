@@ -347,7 +347,12 @@ impl Run {
                 progress = (Instant::now(), now);
             }
             if progress.0.elapsed() > PATIENCE {
-                let words = format!("waited {} s in vain for {what}", PATIENCE.as_secs());
+                self.fleet.note_threads()?;
+                let (numbers, sessions) = self.fleet.oracle().behind();
+                let words = format!(
+                    "waited {} s in vain for {what}; {sessions} sessions are {numbers} behind",
+                    PATIENCE.as_secs()
+                );
                 self.fleet.oracle().fault(Fault::Process, || words);
             }
         }

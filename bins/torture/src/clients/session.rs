@@ -236,7 +236,8 @@ impl Session {
             }
             "heartbeat" => {
                 // Before the first `subscribed` it says nothing about a position.
-                for (stream, state) in both(streams()?).into_iter().filter(|_| self.has_joined) {
+                let has_joined = self.has_joined;
+                for (stream, state) in both(streams()?).into_iter().filter(|_| has_joined) {
                     self.step(stream, state.epoch, state.prev, state.seq)?;
                 }
             }
