@@ -4,7 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use bellwire::{Notification, Priority};
+use bellwire::inspect::{CursorsStatus, LaneStatus};
+use bellwire::{MessageId, Notification, Priority};
 use common::{Bench, Client, notice, numbers, text_of, token, trade};
 use serde_json::json;
 
@@ -36,6 +37,33 @@ async fn a_session_gets_its_own_records_and_broadcasts_in_order_and_nothing_else
     let seqs: Vec<u64> = anna.got.iter().filter(|(of, _, _)| of == "user").map(|(_, seq, _)| *seq).collect();
     assert_eq!(seqs, (1..=500).collect::<Vec<_>>());
     anna.assert_silent(Duration::from_millis(100)).await;
+}
+
+/// Found by the torture run: a duplicate that began a segment of the journal moved its end, but not to an entry; until the
+/// next record came, shards turned in circles and served nobody.
+#[tokio::test]
+async fn a_duplicate_at_the_end_of_a_segment_stops_nobody() {
+    let bench = Bench::new();
+    let gateway = bench.gateway();
+    let mut engine = bench.producer("engine");
+    let mut anna = Client::subscribed(&gateway.url, &token("anna")).await;
+    // A segment holds some twenty of them; each is followed by its duplicate, and then by silence.
+    let long = "x".repeat(50_000);
+    for number in 0..50_u64 {
+        let note = trade("anna", &long).with_message_id(MessageId::compose(1, number, 1));
+        engine.publish(&note).unwrap();
+        engine.publish(&note).unwrap();
+        anna.until_got(number as usize + 1).await;
+        // The duplicate has been read, too.
+        while LaneStatus::read(&bench.bus, "engine", None).unwrap().rings[1].position
+            != CursorsStatus::read(&bench.bus, "gateway", None).unwrap().lanes[0].positions[1]
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        anna.send(json!({"op": "ping", "id": number})).await;
+        anna.until("pong").await;
+        let _bert = Client::subscribed(&gateway.url, &token("bert")).await;
+    }
 }
 
 #[tokio::test]

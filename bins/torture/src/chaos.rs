@@ -89,6 +89,10 @@ pub(crate) struct Setting {
 /// Runs shorter than this have no stops of up to the longest.
 const LONG_RUN_S: u64 = 120;
 
+/// For so long nothing happens to the gateway, in turn with phases in which it is struck the most: else no session would
+/// ever live long enough to be slow or silent for too long.
+const GATEWAY_PHASE_MS: u64 = 15_000;
+
 /// The usual longest stop.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
@@ -102,6 +106,7 @@ pub(crate) fn schedule(seed: u64, setting: &Setting) -> Vec<(Duration, Event)> {
     let mut full_at_ms = rng.u64(2_000..9_000);
     let mut long_stop_at_ms = rng.u64(30_000..90_000);
     while at_ms < setting.seconds * 1000 {
+        let gateway_lives = at_ms / GATEWAY_PHASE_MS % 2 == 1;
         let event = if at_ms >= full_at_ms {
             full_at_ms = at_ms + rng.u64(10_000..25_000);
             let during = Duration::from_millis(rng.u64(500..6_000));
@@ -110,12 +115,12 @@ pub(crate) fn schedule(seed: u64, setting: &Setting) -> Vec<(Duration, Event)> {
             long_stop_at_ms = at_ms + rng.u64(120_000..240_000);
             let max_ms = setting.stop_max.as_millis() as u64;
             let during = Duration::from_millis(rng.u64(max_ms / 6..=max_ms));
-            Event::Blows(vec![(target(&mut rng, setting), Blow::Stop { during })])
+            Event::Blows(vec![(target(&mut rng, setting, gateway_lives), Blow::Stop { during })])
         } else {
-            let first = target(&mut rng, setting);
+            let first = target(&mut rng, setting, gateway_lives);
             let mut blows = vec![(first, blow(&mut rng))];
             if rng.u8(..5) == 0 {
-                let second = target(&mut rng, setting);
+                let second = target(&mut rng, setting, gateway_lives);
                 if second != first {
                     blows.push((second, blow(&mut rng)));
                 }
@@ -128,8 +133,8 @@ pub(crate) fn schedule(seed: u64, setting: &Setting) -> Vec<(Duration, Event)> {
     events
 }
 
-fn target(rng: &mut fastrand::Rng, setting: &Setting) -> Target {
-    match rng.u8(..100) {
+fn target(rng: &mut fastrand::Rng, setting: &Setting, gateway_lives: bool) -> Target {
+    match rng.u8(if gateway_lives { 35 } else { 0 }..100) {
         0..35 => Target::Gateway,
         35..70 => Target::Producer(rng.u8(..setting.producers)),
         70..85 => Target::Storage,

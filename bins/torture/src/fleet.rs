@@ -88,35 +88,35 @@ impl Fleet {
         self.processes.push((Process::new(target, &self.world.dir), Wanted::Yes));
     }
 
-    /// Makes a client process with that many sessions part of the run. Users take turns, so that each has several.
+    /// Makes a client process with that many sessions part of the run. Users take turns, so that each has several; every
+    /// fourth is of one of the few users who get the most, whose slow sessions are the ones that are too slow.
     pub(crate) fn add_clients(&mut self, sessions: u32) -> Result<()> {
-        let mut rng = fastrand::Rng::with_seed(self.plan.seed ^ self.groups.len() as u64);
-        self.add_group(
-            (0..sessions)
-                .map(|index| {
-                    let id = index.wrapping_add(rng.u32(..4));
-                    let manners = Manners::of(id);
-                    // A third has some channels, the others all.
-                    let mut channels = Channel::ALL.to_vec();
-                    if rng.u8(..3) == 0 {
-                        rng.shuffle(&mut channels);
-                        channels.truncate(rng.usize(1..5));
-                    }
-                    (manners, channels)
-                })
-                .collect(),
-        )
+        let plan = self.plan;
+        let mut rng = fastrand::Rng::with_seed(plan.seed ^ self.groups.len() as u64);
+        let session = |index: u32| {
+            let user =
+                if index.is_multiple_of(4) { index / 4 % plan.hot_users() } else { index % plan.users };
+            let manners = Manners::of(index.wrapping_add(rng.u32(..4)));
+            // A third has some channels, the others all.
+            let mut channels = Channel::ALL.to_vec();
+            if rng.u8(..3) == 0 {
+                rng.shuffle(&mut channels);
+                channels.truncate(rng.usize(1..5));
+            }
+            (user, manners, channels)
+        };
+        self.add_group((0..sessions).map(session).collect())
     }
 
     /// Adds steady sessions, one for each user, that read everything from the oldest that there is.
     pub(crate) fn add_witnesses(&mut self) -> Result<()> {
-        self.add_group((0..self.plan.users).map(|_| (Manners::Steady, Channel::ALL.to_vec())).collect())
+        let session = |user| (user, Manners::Steady, Channel::ALL.to_vec());
+        self.add_group((0..self.plan.users).map(session).collect())
     }
 
-    fn add_group(&mut self, sessions: Vec<(Manners, Vec<Channel>)>) -> Result<()> {
+    fn add_group(&mut self, sessions: Vec<(u32, Manners, Vec<Channel>)>) -> Result<()> {
         let mut group = Group::default();
-        for (index, (manners, channels)) in sessions.into_iter().enumerate() {
-            let user = index as u32 % self.plan.users;
+        for (user, manners, channels) in sessions {
             let names = if channels.len() == Channel::ALL.len() {
                 Vec::new()
             } else {

@@ -4,12 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bellwire_gateway::config::{Config, LogLevel};
-use hmac::{Hmac, KeyInit, Mac};
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use sha2::Sha256;
 
 use crate::Result;
 use crate::world::World;
@@ -21,7 +18,7 @@ const KEY: &str = "torture-torture-torture-torture-torture";
 
 /// In milliseconds. Short, so that ends of streams are announced soon and silent clients are noticed.
 pub(crate) const HEARTBEAT_MS: u64 = 1_000;
-const IDLE_MS: u64 = 8_000;
+const IDLE_MS: u64 = 5_000;
 const DRAIN_MS: u64 = 8_000;
 
 /// Small, so that slow clients are closed now and then.
@@ -97,12 +94,9 @@ fn free_address() -> Result<SocketAddr> {
 
 /// A token for that user, good until long after the run.
 pub(crate) fn token(user_id: &str) -> Result<String> {
-    let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    bellwire_jwt::install();
     let claims = json!({ "sub": user_id, "exp": u32::MAX });
-    let signed = format!("{}.{}", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(&claims.to_string()));
-    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes())?;
-    mac.update(signed.as_bytes());
-    Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
+    Ok(jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(KEY.as_bytes()))?)
 }
 
 /// The most that a process was seen to have.

@@ -131,7 +131,7 @@ impl Plan {
         let index = record.number / BLOCK;
         let mut rng = fastrand::Rng::with_seed(self.seed ^ (u64::from(record.lane) << 56) ^ (index << 8));
         // Half of everything is for a few users: their sessions are the ones that fall behind.
-        let hot = (self.users / 16).max(1);
+        let hot = self.hot_users();
         let mut user = || if rng.bool() { rng.u32(..hot) } else { rng.u32(..self.users) };
         Block {
             users: [user(), user()],
@@ -144,6 +144,11 @@ impl Plan {
             }),
             instrument: rng.u8(..4),
         }
+    }
+
+    /// The first so many users get half of everything.
+    pub(crate) fn hot_users(&self) -> u32 {
+        (self.users / 16).max(1)
     }
 
     /// What matters of that record.

@@ -17,6 +17,9 @@ use crate::life;
 /// An orderly end that takes longer is a fault.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
+/// The line of a log with which a process begins.
+const STARTED: &str = "---- started";
+
 enum State {
     Up,
     Stopped {
@@ -67,7 +70,7 @@ impl Process {
     /// Starts it; its words go to its log. Its standard output is given back if it is `piped`.
     pub(crate) fn start(&mut self, mut command: Command, piped: bool) -> Result<Option<ChildStdout>> {
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        writeln!(log, "---- started")?;
+        writeln!(log, "{STARTED}")?;
         let stdout = if piped { Stdio::piped() } else { log.try_clone()?.into() };
         // Ctrl-C reaches the run alone, which then ends in order.
         command.stdin(Stdio::piped()).stdout(stdout).stderr(log).process_group(0);
@@ -157,9 +160,13 @@ impl Process {
         };
         self.child = None;
         self.stdin = None;
+        let target = self.target;
         let (was_wished, down) = match self.state {
             State::Killed { down } => (was_killed(status) || status.success(), down),
-            State::Ending { down, .. } => (status.success(), down),
+            // A gateway that has not got so far as to say anything does not know of SIGTERM yet.
+            State::Ending { down, .. } => {
+                (status.success() || (target == Target::Gateway && self.has_said_nothing()), down)
+            }
             _ => (false, Duration::from_millis(100)),
         };
         self.state = State::Down { until: Instant::now() + down };
@@ -168,6 +175,10 @@ impl Process {
         } else {
             Turn::Unasked(format!("{status}; its log ends:{}", self.log_tail()))
         })
+    }
+
+    fn has_said_nothing(&self) -> bool {
+        std::fs::read_to_string(&self.log).is_ok_and(|log| log.trim_end().ends_with(STARTED))
     }
 
     /// The last lines of its log.

@@ -13,7 +13,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellwire::{Priority, Reader};
 use clap::Args;
@@ -26,6 +26,9 @@ const ENTRY_LEN: usize = 32;
 
 /// Records that are written and committed together.
 const CHUNK: usize = 256;
+
+/// How often what was written is committed.
+const COMMIT_EVERY: Duration = Duration::from_millis(15);
 
 /// Name of the consumer.
 pub(crate) const STORE: &str = "storage";
@@ -50,6 +53,7 @@ pub(crate) fn run(args: &StoreArgs) -> Result<()> {
     let mut reader = Reader::open(&args.bus, STORE)?;
     let mut file = OpenOptions::new().create(true).append(true).open(&args.file)?;
     let mut written = file.metadata()?.len();
+    let mut committed_at = Instant::now();
     let mut chunk = Vec::with_capacity(CHUNK * ENTRY_LEN);
     push(&mut chunk, [BEGAN, 0, reader.mark(), 0]);
     loop {
@@ -60,15 +64,16 @@ pub(crate) fn run(args: &StoreArgs) -> Result<()> {
             written += chunk.len() as u64;
             chunk.clear();
         }
-        // Not after each chunk: a kill shall find something that was written and not committed.
-        if read == 0 || fastrand::u8(..8) == 0 {
+        // Not at once: a kill shall find something that was written and not committed.
+        if committed_at.elapsed() >= COMMIT_EVERY || (is_over && read == 0) {
             reader.commit(written);
+            committed_at = Instant::now();
         }
         if read == 0 {
             if is_over {
                 return Ok(());
             }
-            reader.wait(Duration::from_millis(50));
+            reader.wait(COMMIT_EVERY);
         }
     }
 }

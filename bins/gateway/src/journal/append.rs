@@ -52,6 +52,9 @@ pub struct Journal {
     pub(super) fresh_from: u64,
     /// Length of the archive for which room was given.
     pub(super) room: Option<usize>,
+    /// Behind the last entry: what the end becomes with the next publishing. Not the writer's place, which moves into the
+    /// next segment before anybody knows whether an entry will stand there.
+    pub(super) tip: u64,
     /// Length of all segments, in bytes.
     pub(super) retained_bytes: u64,
     /// When it was opened: by the wall clock, ns since the Unix epoch, and by one that nobody sets.
@@ -144,17 +147,21 @@ impl Journal {
         compiler_fence(Ordering::Release);
         entry[..8].copy_from_slice(&entry_header.to_bytes()[..8]);
         self.writer.advance(len);
+        self.tip = self.writer.offset();
         self.writer.segment().set_newest_at(facts.journalled_at.wrapping_sub(self.step));
         offset
     }
 
     /// Makes all that was appended visible, after syncing it if that is the policy, and tells the new end.
     ///
+    /// The end moves for entries alone. A segment that was begun for a record that then turned out to be a duplicate does
+    /// not move it: readers wait for the end to pass them, and would wait at a place where nothing stands.
+    ///
     /// # Errors
     /// The disk failed while syncing: nothing was published, and nobody knows what is on disk.
     #[inline]
     pub fn publish(&mut self) -> Result<u64, JournalError> {
-        let end = self.writer.offset();
+        let end = self.tip;
         if end != self.shared.end() {
             if self.config.sync == SyncPolicy::Every {
                 self.writer.segment().sync()?;

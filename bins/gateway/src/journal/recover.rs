@@ -141,7 +141,8 @@ impl Journal {
         sealed.push_back(Arc::clone(writer.segment()));
         recovered.segments = sealed.len();
         let retained_bytes = sealed.iter().map(|segment| segment.len()).sum();
-        let shared = Arc::new(Shared::new(journal_id, sealed, writer.offset()));
+        let tip = writer.offset();
+        let shared = Arc::new(Shared::new(journal_id, sealed, tip));
         let keeper = Housekeeper::start(&config, &shared)?;
         let journal = Self {
             shared,
@@ -152,6 +153,7 @@ impl Journal {
             boot_id,
             fresh_from,
             room: None,
+            tip,
             retained_bytes,
             opened: (now, Instant::now()),
             step: 0,

@@ -108,6 +108,40 @@ fn flip(path: &Path, at: u64) {
 }
 
 #[test]
+fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(config(dir.path())).unwrap();
+    let mut reader = journal.reader();
+    let mut writer = Writer::new();
+    let first = writer.append(&mut journal, 1, 10);
+    let end = journal.publish().unwrap();
+    // A reader comes to the end while the segment is still open.
+    assert_eq!(reader.entry(first.offset).unwrap().next, end);
+    let mut at = end;
+    let mut segments = journal.shared.segments().len();
+    for lap in 0..3 {
+        // Records that find their room, and then turn out to be duplicates, or not to be records at all.
+        while journal.shared.segments().len() == segments {
+            journal.room(60_000, 1).unwrap();
+            if journal.shared.segments().len() == segments {
+                writer.append(&mut journal, 1, 60_000);
+                journal.publish().unwrap();
+                at = reader.entry(at).unwrap().next;
+            }
+        }
+        segments += 1;
+        assert_eq!(journal.publish().unwrap(), at, "lap {lap}");
+        assert!(reader.entry(at).is_none() && reader.end() <= at);
+        let next = writer.append(&mut journal, 1, 10);
+        journal.publish().unwrap();
+        let entry = reader.entry(at).unwrap();
+        assert_eq!(kept(&entry), next);
+        at = entry.next;
+        assert_eq!(at, reader.end());
+    }
+}
+
+#[test]
 fn what_is_appended_is_invisible_until_it_is_published() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(config(dir.path())).unwrap();

@@ -307,6 +307,9 @@ impl Shard {
                 }
                 None => self.bell.rung().await,
             }
+        } else {
+            // However the journal moves, sockets and handshakes have their turn.
+            tokio::task::yield_now().await;
         }
         self.bell.awake();
     }

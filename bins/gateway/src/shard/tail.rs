@@ -77,7 +77,8 @@ impl Shard {
                 }
             }
         }
-        if caught_up && self.tail < self.journal.start() {
+        // A segment that was begun and has no entry yet may be all that is kept: who stands at the end has missed nothing.
+        if caught_up && self.tail < self.journal.start().min(self.journal.end()) {
             self.overrun();
         }
         self.attend_to_the_lagging();

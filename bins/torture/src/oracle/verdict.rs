@@ -142,31 +142,36 @@ impl Oracle {
                 format!("ended before {}", canon.head),
             ));
         }
-        let skipped = self.missed(session, cursor, canon, &mut problems);
-        self.check_counts(cursor, canon, &skipped, &mut problems);
+        let (spared, unknown) = self.missed(session, cursor, canon, &mut problems);
+        self.check_counts(cursor, canon, &spared, unknown, &mut problems);
         for (times, words) in problems {
             let who = self.name(id, stream);
             self.fault_times(Fault::Lost, times, || format!("{who}: {words}"));
         }
     }
 
-    /// The updates that newer ones stood for, oldest first. Whatever else is missing is a problem.
+    /// The updates that newer ones stood for, oldest first, and how many of those that are missing nobody else saw either
+    /// before retention took them. Whatever else is missing is a problem.
     fn missed(
         &self,
         session: &Session,
         cursor: &Cursor,
         canon: &Canon,
         problems: &mut Vec<(u64, String)>,
-    ) -> Vec<(u64, Key)> {
+    ) -> (Vec<(u64, Key)>, u64) {
         // From the newest backwards: an update may be missing if the next one of its key was seen or is gone, or may
         // be missing itself.
         let mut replaced: BTreeMap<Key, bool> = BTreeMap::new();
         let mut spared = Vec::new();
+        let mut unknown = 0;
         let (mut skips, mut gone) = (Ranges(&cursor.skipped), Ranges(&cursor.gone));
         for seq in (cursor.start + 1..=cursor.position).rev() {
             let (is_skipped, is_gone) = (skips.contain(seq), gone.contain(seq));
             let code = canon.records.get(seq as usize - 1).copied().unwrap_or_default();
-            let Some(record) = Record::from_code(code) else { continue };
+            let Some(record) = Record::from_code(code) else {
+                unknown += u64::from(is_skipped);
+                continue;
+            };
             let facts = self.plan.facts(record);
             match facts.key {
                 Some(key) if !is_skipped => {
@@ -180,7 +185,7 @@ impl Oracle {
             }
         }
         spared.reverse();
-        spared
+        (spared, unknown)
     }
 
     /// Every update that was left out was announced by the one that stood for it, unless the connection ended in between:
@@ -190,6 +195,7 @@ impl Oracle {
         cursor: &Cursor,
         canon: &Canon,
         spared: &[(u64, Key)],
+        unknown: u64,
         problems: &mut Vec<(u64, String)>,
     ) {
         let connection = |seq: u64| cursor.joined_at.partition_point(|joined| *joined < seq);
@@ -210,7 +216,7 @@ impl Oracle {
             let Some(key) = key else { continue };
             let older = waiting.remove(&key).unwrap_or_default();
             let of_this = older.iter().filter(|older| connection(**older) == connection(seq)).count() as u64;
-            if count > older.len() as u64 || count < of_this {
+            if count > older.len() as u64 + unknown || count < of_this {
                 problems
                     .push((1, format!("seq {seq} stands for {count} older ones; {older:?} were left out")));
             }
