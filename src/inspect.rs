@@ -216,7 +216,7 @@ impl LaneStatus {
             attachment: ack.attachment.load(Ordering::Relaxed),
             released: ack.released.load(Ordering::Relaxed),
         });
-        Ok(Self {
+        let status = Self {
             name: header.identity.name.load(),
             path: lane.segment().path().to_owned(),
             key: header.identity.key.load(Ordering::Relaxed),
@@ -228,7 +228,9 @@ impl LaneStatus {
             doorbell: header.doorbell.load(Ordering::Relaxed),
             rings,
             consumers: consumers.collect(),
-        })
+        };
+        lane.segment().still_whole()?;
+        Ok(status)
     }
 }
 
@@ -249,7 +251,7 @@ impl CursorsStatus {
             positions: slot.cursors.each_ref().map(|cursor| cursor.position()),
             consumed: slot.cursors.each_ref().map(|cursor| cursor.ordinal()),
         });
-        Ok(Self {
+        let status = Self {
             name: header.identity.name.load(),
             path: cursors.segment().path().to_owned(),
             key: header.identity.key.load(Ordering::Relaxed),
@@ -261,7 +263,9 @@ impl CursorsStatus {
             parked: header.parked.load(Ordering::Relaxed),
             mark: header.mark.load(Ordering::Relaxed),
             lanes: lanes.collect(),
-        })
+        };
+        cursors.segment().still_whole()?;
+        Ok(status)
     }
 }
 

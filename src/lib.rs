@@ -34,6 +34,17 @@
 //! A reader in place ([`Slot::view`]) trusts the producer not to rewrite what it has published. A reader that trusts
 //! nobody copies ([`Slot::copy_archive`]) and validates its copy. No reader indexes by an unchecked number from shared
 //! memory, and a segment of somebody else than the configured user or group is refused.
+//!
+//! Whoever may write a segment may also truncate it, and a mapping of it is then SIGBUS for everybody.
+//! [`guard_mappings`] makes that an error of this one segment; programs call it at their start. Bytes that are gone read
+//! as zeros, which no check takes for a record, with one exception: a record over which the new end of the file runs can
+//! have zeros in its last texts and numbers, if it is read before the loss is noticed.
+//!
+//! # Getting a damaged lane back
+//!
+//! A lane that broke a rule or lost its memory is quarantined by its readers for as long as its file stays: end the
+//! producer, remove the file, start the producer. It makes a new lane of that name, and readers attach to it at once and
+//! let go of the old one. What they had not read of the old one is lost.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -66,7 +77,8 @@ pub use reader::{
     Budget, LaneFault, LaneId, LaneInfo, Reader, ReaderOptions, Refresh, Scout, Slot, Wake, Waker,
 };
 pub use record::{RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordError, RecordHeader, to_record};
-pub use region::OpenError;
+pub use region::guard::{Access, Guarded, guard_mappings};
+pub use region::{OpenError, SegmentFault};
 pub use ring::reader::RingFault;
 pub use tap::{Tap, TapPoll, TapRecord, TapStart};
 

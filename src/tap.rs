@@ -132,6 +132,7 @@ impl Tap {
                 ring.seek(place);
             }
         }
+        tap.lane.segment().still_whole()?;
         Ok(tap)
     }
 
@@ -141,7 +142,12 @@ impl Tap {
     /// [`RingFault`]: the ring breaks a rule; it will break it again.
     pub fn poll(&mut self, priority: Priority) -> Result<TapPoll<'_>, RingFault> {
         let ring = &mut self.rings[priority.index()];
-        match ring.next_ungated(&mut self.scratch)? {
+        let next = ring.next_ungated(&mut self.scratch);
+        // Whatever was read of memory that is gone is nothing.
+        if let Some(fault) = self.lane.segment().fault() {
+            return Err(fault.into());
+        }
+        match next? {
             Next::Empty => Ok(TapPoll::Empty),
             Next::Overrun { lost } => {
                 let total = &mut self.lost[priority.index()];
@@ -170,7 +176,7 @@ impl Tap {
         loop {
             let bell = &*self.lane.header().doorbell;
             let value = bell.load(Ordering::Relaxed); // what a ring that is missed costs is one LOOK
-            if self.rings.iter().any(RingReader::has_more) {
+            if self.rings.iter().any(RingReader::has_more) || self.lane.segment().fault().is_some() {
                 return true;
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());

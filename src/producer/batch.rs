@@ -66,6 +66,8 @@ impl<'a> Batch<'a> {
     /// they go through different rings.
     ///
     /// In a child that was forked meanwhile it shows nothing: the batch is its parent's.
+    ///
+    /// 0, of a batch that holds something: the lane's memory is gone, which the next publish says.
     #[inline]
     pub fn commit(mut self) -> usize {
         if self.producer.is_forked() {
@@ -76,10 +78,16 @@ impl<'a> Batch<'a> {
             let rings = &mut self.producer.rings;
             while let Some((ring, until)) = next_run(rings) {
                 rings[ring].show_until(until);
+                if self.producer.segment.fault().is_some() {
+                    return 0; // what the rings say of what is left is zeros
+                }
             }
             self.sequence = self.producer.sequence;
             let doorbell = &super::lane_header(&self.producer.segment).doorbell;
             self.producer.consumers.wake(doorbell);
+            if self.producer.segment.fault().is_some() {
+                return 0;
+            }
         }
         len
     }

@@ -99,7 +99,9 @@ impl Consumers {
         }
         for consumer in &mut self.known {
             consumer.find_slot(self.lane_key);
-            let is_here = consumer.slot.is_some() && consumer.cursors.segment().owner_lives();
+            let segment = consumer.cursors.segment();
+            // One whose segment was truncated cannot tell any more how far it has come.
+            let is_here = consumer.slot.is_some() && segment.owner_lives() && segment.look().is_none();
             if !is_here {
                 consumer.absent_since.get_or_insert_with(Instant::now);
                 continue;

@@ -17,9 +17,9 @@ use crate::codec::{self, EncodeError};
 use crate::layout::{DATA_START, LaneHeader};
 use crate::notification::{MessageId, Notification, Priority};
 use crate::record::{RecordHeader, record_len};
-use crate::region::OpenError;
 use crate::region::fork;
 use crate::region::owned::OwnedSegment;
+use crate::region::{OpenError, SegmentFault};
 use crate::ring::record_len_max;
 use crate::ring::writer::RingWriter;
 use crate::sync::Ordering;
@@ -36,12 +36,18 @@ const FULL_LOOK_INTERVAL_NS: u64 = 1_000_000;
 /// # Cost
 /// [`publish`](Self::publish) neither allocates nor locks nor makes a system call, except: when a consumer sleeps it
 /// wakes it (one call, once per sleep); and ten times a second, or when a ring is full, it looks for new, moved and
-/// dead consumers (a `stat` of /dev/shm and one `fcntl` a consumer; allocation only when a consumer appears).
+/// dead consumers (a `stat` of /dev/shm and of the lane, an `fcntl` and an `fstat` a consumer; allocation only when a
+/// consumer appears).
 ///
 /// # When its ring is full
 /// [`PublishError::Full`], at once: nothing is overwritten that a consumer of the bus has not read, and nothing is
-/// lost silently. (A consumer that is dead, or does not attach to this lane, for longer than the grace time is given up.) Try again, shed, or stop trading: the caller decides. With no consumer at all on the bus the oldest
-/// records are overwritten.
+/// lost silently. (A consumer that is dead, or does not attach to this lane, for longer than the grace time is given up.)
+/// Try again, shed, or stop trading: the caller decides. With no consumer at all on the bus the oldest records are
+/// overwritten.
+///
+/// # When somebody truncates a segment
+/// Whoever may write a consumer's cursors could so end every engine, with SIGBUS: an engine that is to survive it calls
+/// [`guard_mappings`](crate::guard_mappings) when it starts. Its own lane, truncated, is then [`PublishError::Segment`].
 ///
 /// # When it dies
 /// The lane stays as it is, with every record whose publish had returned. The next producer of the same name adopts it
@@ -78,6 +84,8 @@ pub struct Producer {
     generation: u32,
     refused: [u64; 4],
     adopted: bool,
+    /// The lane's file was found to be shorter than it was.
+    short: Option<SegmentFault>,
     name: String,
     segment: OwnedSegment,
 }
@@ -93,7 +101,8 @@ pub struct Published {
     pub timestamp: i64,
 }
 
-/// Why a notification was not published. Nothing of it is visible to anybody, and publishing can be tried again.
+/// Why a notification was not published. Nothing of it is visible to anybody, and, but for the last two, publishing can be
+/// tried again.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -121,6 +130,11 @@ pub enum PublishError {
     /// This process is a forked child of the one that opened the lane.
     #[error("this process is a forked child: the lane belongs to its parent; open another one")]
     Forked,
+    /// The memory of the lane is gone, and what is written to it nobody sees. Drop the producer, remove the file and open
+    /// the lane anew. Whether the notification of the first such refusal was seen is not known: publish it again, under
+    /// the same message id.
+    #[error(transparent)]
+    Segment(#[from] SegmentFault),
 }
 
 /// What a producer has done since it was opened.
@@ -177,7 +191,11 @@ impl Producer {
         let published = self.write(notification, clock::wall_ns())?;
         self.rings[notification.priority.index()].commit();
         self.consumers.wake(&lane_header(&self.segment).doorbell);
-        Ok(published)
+        // After the last store: if it went nowhere, so did the record.
+        match self.segment.fault() {
+            None => Ok(published),
+            Some(fault) => Err(fault.into()),
+        }
     }
 
     /// Begins a batch: what is pushed to it becomes visible together, ring by ring, with [`Batch::commit`].
@@ -225,6 +243,9 @@ impl Producer {
         // Wrapping: a wall clock that was set back counts as time passed, too.
         if now.wrapping_sub(self.looked_at) as u64 >= LOOK_INTERVAL_NS {
             self.look_again(now);
+        }
+        if let Some(fault) = self.short.or_else(|| self.segment.fault()) {
+            return Err(fault.into());
         }
         let archive_len = codec::archive_len(notification)?;
         let len = record_len(archive_len);
@@ -281,6 +302,7 @@ impl Producer {
     /// Some that are not known yet could not be looked at.
     fn look_at(&mut self, now: i64) -> Result<(), OpenError> {
         self.looked_at = now;
+        self.short = self.segment.look();
         let header = lane_header(&self.segment);
         header.owner.wall_minus_monotonic.store(
             clock::wall_ns().wrapping_sub(clock::monotonic_ns()),

@@ -142,6 +142,7 @@ impl ProducerOptions {
             generation: fork::generation(),
             refused: [0; 4],
             adopted: origin == Origin::Adopted,
+            short: None,
             name: producer.to_owned(),
             segment,
         };

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::sync::Ordering;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{LaneFault, Slot};
@@ -12,12 +13,15 @@ use crate::producer::data_offsets;
 use crate::record::RecordHeader;
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignLane;
-use crate::region::{OpenError, Trust};
+use crate::region::{OpenError, SegmentFault, Trust};
 use crate::ring::Place;
 use crate::ring::reader::{Next, RingReader};
 
 /// How often lanes that were refused are tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the lanes' files are as long as they were.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// As long as a producer has not acknowledged us for this long after our attaching or after its last publish, it may
 /// publish without waking us. Twice its interval of looking, and some.
@@ -38,6 +42,7 @@ impl LaneId {
 #[derive(Clone, Debug)]
 pub struct LaneInfo {
     name: String,
+    path: PathBuf,
     key: u64,
     pub(super) lost: [u64; 4],
     missed: [u64; 4],
@@ -48,6 +53,11 @@ impl LaneInfo {
     /// The producer's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The segment's file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Tells this lane from any other that had or will have the same name.
@@ -117,6 +127,8 @@ pub(super) struct Lane {
     ack: std::cell::Cell<Option<usize>>,
     /// Whether the file is gone or has another lane in it now.
     gone: bool,
+    /// The file is shorter than it was.
+    short: Option<SegmentFault>,
     /// When we attached or last saw a record: see [`UNNOTICED`].
     stirred_at: Instant,
     stirred: bool,
@@ -167,6 +179,10 @@ impl Lane {
             let gated = self.is_gated(attachment, ring);
             let reader = &mut self.rings[ring];
             let next = if gated { reader.next_gated() } else { reader.next_ungated(scratch) };
+            // Whatever was read of memory that is gone is nothing, also if it looks like something.
+            if let Some(fault) = self.fault() {
+                return Err(fault.into());
+            }
             match next {
                 Ok(Next::Empty) => return Ok(None),
                 Ok(Next::Overrun { lost }) => {
@@ -187,7 +203,8 @@ impl Lane {
     /// What [`Self::next`] just found.
     #[inline]
     pub(super) fn slot<'a>(&'a self, ring: usize, found: Found, scratch: &'a [u8]) -> Slot<'a> {
-        Slot::new(&self.rings[ring], found.header, (!found.gated).then_some(scratch))
+        let copied = (!found.gated).then_some(scratch);
+        Slot::new(&self.rings[ring], self.mapping.segment(), found.header, copied)
     }
 
     /// Moves behind what [`Self::next`] just found.
@@ -199,7 +216,15 @@ impl Lane {
     }
 
     pub(super) fn has_more(&self) -> bool {
-        self.info.quarantined.is_none() && self.rings.iter().any(RingReader::has_more)
+        // A lane whose memory is gone has that to tell.
+        self.info.quarantined.is_none()
+            && (self.rings.iter().any(RingReader::has_more) || self.fault().is_some())
+    }
+
+    /// What is wrong with the lane's memory, if that is known.
+    #[inline]
+    pub(super) fn fault(&self) -> Option<SegmentFault> {
+        self.short.or_else(|| self.mapping.segment().fault())
     }
 
     /// Whether the producer may publish without knowing that we sleep.
@@ -225,6 +250,7 @@ pub(super) struct Lanes {
     trust: Trust,
     directory: Directory,
     retry_at: Option<Instant>,
+    looked_at: Instant,
     /// What was found and not told yet.
     untold: Refresh,
     /// Key and attachment number of our cursor segment; the key is filled in by the first refresh.
@@ -239,6 +265,7 @@ impl Lanes {
             trust,
             directory: Directory::default(),
             retry_at: None,
+            looked_at: Instant::now(),
             untold: Refresh::default(),
             attachment: (0, attachment),
         }
@@ -302,6 +329,12 @@ impl Lanes {
     pub(super) fn refresh(&mut self, header: &CursorsHeader) {
         self.attachment.0 = header.identity.key.load(Ordering::Relaxed); // our own
         let mut refresh = Refresh::default();
+        if self.looked_at.elapsed() >= LOOK {
+            self.looked_at = Instant::now();
+            for lane in self.iter_mut().filter(|lane| lane.info.quarantined.is_none()) {
+                lane.short = lane.mapping.segment().look();
+            }
+        }
         if self.retry_at.is_some_and(|at| Instant::now() >= at) {
             self.retry_at = None;
             self.directory.forget();
@@ -387,13 +420,14 @@ impl Lanes {
         let turns = std::array::from_fn(|index| cursors.cursors[index].next_turn());
         self.slots[place] = Some(Lane {
             rings,
-            info: LaneInfo { name: name.to_owned(), key, lost: [0; 4], missed, quarantined: None },
+            info: LaneInfo { name: name.to_owned(), path, key, lost: [0; 4], missed, quarantined: None },
             peeked: [None; 4],
             slot,
             committed: places.map(|place| place.position),
             turns,
             ack: std::cell::Cell::new(None),
             gone: false,
+            short: None,
             stirred_at: Instant::now(),
             stirred: false,
             mapping,

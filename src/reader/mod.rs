@@ -220,6 +220,21 @@ impl Reader {
         cursors_header(&self.segment).mark.load(Ordering::Relaxed) // our own, or that of a process that is dead
     }
 
+    /// Whether the consumer's own cursor segment is whole: if it is not, producers do not see what is committed, and the
+    /// consumer has to open anew. Without [`guard_mappings`](crate::guard_mappings) a commit to a truncated one is SIGBUS.
+    /// It costs one `fstat`.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] says what has become of the file.
+    pub fn verify(&self) -> Result<(), OpenError> {
+        match self.segment.look() {
+            None => Ok(()),
+            Some(fault) => {
+                Err(OpenError::Corrupt { path: self.segment.path().to_owned(), what: fault.to_string() })
+            }
+        }
+    }
+
     /// A handle that ends a [`wait`](Self::wait) from another thread.
     pub fn waker(&self) -> Waker {
         self.bedside.waker()

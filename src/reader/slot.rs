@@ -5,19 +5,26 @@
 use super::LaneFault;
 use crate::notification::NotificationView;
 use crate::record::{RECORD_HEADER_LEN, RecordHeader};
+use crate::region::foreign::ForeignSegment;
 use crate::ring::reader::RingReader;
 
 /// A record at a reader's cursor. Its header was loaded once and checked; the archive was not looked at yet.
 pub struct Slot<'a> {
     ring: &'a RingReader,
+    segment: &'a ForeignSegment,
     header: RecordHeader,
     /// The whole record, if the producer does not respect our cursor yet and the record was copied therefore.
     copied: Option<&'a [u8]>,
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(ring: &'a RingReader, header: RecordHeader, copied: Option<&'a [u8]>) -> Self {
-        Self { ring, header, copied }
+    pub(super) fn new(
+        ring: &'a RingReader,
+        segment: &'a ForeignSegment,
+        header: RecordHeader,
+        copied: Option<&'a [u8]>,
+    ) -> Self {
+        Self { ring, segment, header, copied }
     }
 
     /// The header.
@@ -39,6 +46,7 @@ impl<'a> Slot<'a> {
     ///
     /// # Errors
     /// [`LaneFault::Overtaken`]: the producer overwrote the record meanwhile, against its promise.
+    /// [`LaneFault::Segment`]: the lane's memory went meanwhile.
     ///
     /// # Panics
     /// If `dst` has another length.
@@ -51,6 +59,9 @@ impl<'a> Slot<'a> {
                 if !self.ring.intact(self.position()) {
                     return Err(LaneFault::Overtaken { at: self.position() });
                 }
+                if let Some(fault) = self.segment.fault() {
+                    return Err(fault.into());
+                }
             }
         }
         Ok(())
@@ -59,7 +70,8 @@ impl<'a> Slot<'a> {
     /// The notification in place, validated. It trusts the producer not to rewrite what it has published.
     ///
     /// # Errors
-    /// [`LaneFault::Record`]: it is not a record that a producer of this build writes.
+    /// [`LaneFault::Record`]: it is not a record that a producer of this build writes. [`LaneFault::Segment`]: the lane's
+    /// memory is gone.
     #[inline]
     pub fn view(&self) -> Result<NotificationView<'a>, LaneFault> {
         let archive = match self.copied {
@@ -69,7 +81,11 @@ impl<'a> Slot<'a> {
             // this function is documented to do.
             None => unsafe { self.ring.archive(&self.header) },
         };
-        self.header.view(archive).map_err(|error| LaneFault::Record { at: self.position(), error })
+        let view = self.header.view(archive);
+        if let Some(fault) = self.segment.fault() {
+            return Err(fault.into());
+        }
+        view.map_err(|error| LaneFault::Record { at: self.position(), error })
     }
 }
 

@@ -148,13 +148,15 @@ pub(super) fn wait(
 fn park(lanes: &mut Lanes, bedside: &Bedside, header: &CursorsHeader, now: Instant, timeout: Duration) {
     let attachment = lanes.attachment();
     let mut longest = timeout.min(DISCOVERY);
-    for lane in lanes.iter_mut() {
+    // A lane that is read no further need not wake us, and may not: its memory may be gone, which cannot be slept on.
+    for lane in lanes.iter_mut().filter(|lane| lane.info.quarantined.is_none()) {
         if lane.may_not_know_us(attachment, now) {
             longest = longest.min(doorbell::UNKNOWN_WAIT);
         }
     }
     let waker = Sleep { word: &bedside.word, value: bedside.answered };
-    doorbell::park(lanes.iter().map(Lane::header), waker, &header.parked, longest, || lanes.has_more());
+    let awaited = lanes.iter().filter(|lane| lane.info.quarantined.is_none());
+    doorbell::park(awaited.map(Lane::header), waker, &header.parked, longest, || lanes.has_more());
 }
 
 #[cfg(test)]

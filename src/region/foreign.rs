@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{OpenError, Trust, lock, not_a_file};
+use super::guard::{Access, Guarded};
+use super::{OpenError, SegmentFault, Trust, lock, not_a_file};
 use crate::bus::segment_path;
 use crate::layout::{CURSORS_MAGIC, CursorsHeader, Identity, LANE_MAGIC, LaneHeader, lane_capacities};
 
 /// A read-only mapping. The kernel stops every write through it.
 pub(crate) struct ForeignSegment {
     path: PathBuf,
+    // Dropped before the mapping.
+    guarded: Guarded,
     map: MmapRaw,
     file: File,
     inode: u64,
@@ -54,7 +57,10 @@ impl ForeignSegment {
             .len(len as usize)
             .map_raw_read_only(&file)
             .map_err(|error| OpenError::io(&path, "map", error))?;
-        Ok(Self { path, map, file, inode: stat.st_ino })
+        // SAFETY: the mapping made above, kept as long as the guard. Its users check every number that they find in it, and
+        // treat texts as bytes that may change.
+        let guarded = unsafe { Guarded::new(map.as_ptr(), map.len(), Access::Read) };
+        Ok(Self { path, guarded, map, file, inode: stat.st_ino })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -80,11 +86,32 @@ impl ForeignSegment {
         lock::is_held(&self.file).unwrap_or(true)
     }
 
+    /// What is wrong with the memory behind the mapping, if the guard has found it gone. Next to nothing as long as it has not.
+    #[inline]
+    pub(crate) fn fault(&self) -> Option<SegmentFault> {
+        self.guarded.fault(&self.file)
+    }
+
+    /// The same, found by looking at the file: a system call.
+    pub(crate) fn look(&self) -> Option<SegmentFault> {
+        self.guarded.look(&self.file)
+    }
+
+    /// An error if the memory went while it was looked at.
+    pub(crate) fn still_whole(&self) -> Result<(), OpenError> {
+        match self.fault() {
+            None => Ok(()),
+            Some(fault) => Err(OpenError::Corrupt { path: self.path.clone(), what: fault.to_string() }),
+        }
+    }
+
     fn identity(&self, magic: u64) -> Result<(), OpenError> {
         // SAFETY: `open` mapped at least a whole header, page-aligned; the header is made of atomics, for which any
         // bytes and any concurrent stores are fine.
         let identity = unsafe { &*self.base().cast::<Identity>() };
-        identity.check(magic, self.len() as u64).map_err(|reason| OpenError::identity(&self.path, reason))
+        let checked = identity.check(magic, self.len() as u64);
+        self.still_whole()?;
+        checked.map_err(|reason| OpenError::identity(&self.path, reason))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`owned`]: create or adopt the one segment this process writes, and hold its lock.
 //! - [`foreign`]: map somebody else's read-only, after checking whose it is.
+//! - [`guard`]: surviving that somebody truncates what is mapped.
 //! - [`lock`]: the lock that says "the owner lives".
 //! - [`fork`]: a forked child must neither write our segments nor keep our locks.
 //! - [`directory`]: notice new and gone segments for one `stat`.
@@ -9,6 +10,7 @@
 pub(crate) mod directory;
 pub(crate) mod foreign;
 pub(crate) mod fork;
+pub(crate) mod guard;
 pub(crate) mod lock;
 pub(crate) mod owned;
 
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bus::NameError;
 use crate::layout::IdentityError;
+pub use guard::SegmentFault;
 
 /// Why a segment could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -22,8 +22,9 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use shared_memory::{Shmem, ShmemConf};
 
+use super::guard::{Access, Guarded};
 use super::lock::LockedFile;
-use super::{OpenError, Trust, not_a_file};
+use super::{OpenError, SegmentFault, Trust, not_a_file};
 use crate::bus::{SHM_DIR, segment_path};
 use crate::layout::{CURSORS_MAGIC, LANE_MAGIC, LAYOUT_VERSION};
 
@@ -36,6 +37,7 @@ pub(crate) struct OwnedSegment {
     base: *mut u8,
     len: usize,
     // Dropped in this order: nobody else may own the segment while it is mapped.
+    guarded: Guarded,
     _map: Shmem,
     locked: LockedFile,
 }
@@ -113,7 +115,10 @@ impl OwnedSegment {
         //
         // SAFETY: exactly the pages of the mapping made above, which stays mapped as long as `map`.
         unsafe { libc::madvise(base.cast(), len, libc::MADV_POPULATE_WRITE) };
-        Ok(Self { base, len, _map: map, locked, path })
+        // SAFETY: the mapping made above, kept as long as the guard. What is written is shown to others only by what is
+        // written later, and before a success is reported the guard is asked.
+        let guarded = unsafe { Guarded::new(base, len, Access::Write) };
+        Ok(Self { base, len, guarded, _map: map, locked, path })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -127,6 +132,19 @@ impl OwnedSegment {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// What is wrong with the memory behind the mapping, if the guard has found it gone: then nobody sees what we write.
+    /// Next to nothing as long as it has not.
+    #[inline]
+    pub(crate) fn fault(&self) -> Option<SegmentFault> {
+        self.guarded.fault(self.locked.file())
+    }
+
+    /// The same, found by looking at the file: a system call.
+    pub(crate) fn look(&self) -> Option<SegmentFault> {
+        // A forked child's descriptor leads elsewhere, and the segment is its parent's.
+        if self.locked.is_in_child() { None } else { self.guarded.look(self.locked.file()) }
     }
 }
 

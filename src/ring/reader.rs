@@ -30,6 +30,9 @@ pub enum RingFault {
     /// Nothing is wrong with the ring: this process is a forked child of the one that opened the consumer.
     #[error("this process is a forked child: the cursors belong to its parent; open another consumer")]
     Forked,
+    /// The memory of the lane is gone.
+    #[error(transparent)]
+    Segment(#[from] crate::region::SegmentFault),
 }
 
 /// What is next.

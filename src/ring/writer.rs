@@ -242,7 +242,8 @@ impl RingWriter {
     /// Shows the records whose lane sequence is less than `until`. The last of them is shown by [`Self::commit`].
     pub(crate) fn show_until(&mut self, until: u64) {
         let mut place = self.committed;
-        while place != self.at {
+        // Not `!=`: if the memory is gone (see `region::guard`), the zeros in its place lead past the end.
+        while place.position < self.at.position {
             let start = self.skip_padding(place);
             let header = self.at_hidden(start);
             if header.lane_sequence >= until {
@@ -251,7 +252,7 @@ impl RingWriter {
             place =
                 Place { position: start.position + u64::from(header.record_len), ordinal: start.ordinal + 1 };
         }
-        if place == self.at {
+        if place.position >= self.at.position {
             return self.commit();
         }
         // The anchor stays: nothing more is written before the rest is shown.

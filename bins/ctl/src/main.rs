@@ -18,6 +18,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // A segment that somebody truncates while we look at it is an error like others.
+    if let Err(error) = bellwire::guard_mappings() {
+        failure::words(format_args!("cannot handle SIGBUS: {error}"));
+        return exit::Exit::Wrong.into();
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -54,6 +54,11 @@ enum Part {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // An engine is not to end because somebody truncates the cursors of a consumer.
+    if let Err(error) = bellwire::guard_mappings() {
+        eprintln!("bellwire-demo: cannot handle SIGBUS: {error}");
+        return ExitCode::from(2);
+    }
     match arguments.part {
         None => run(&arguments.run),
         Some(Part::Engine(args)) => part(producers::ENGINE, producers::engine::run(&args)),

@@ -58,6 +58,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_logging(&config);
+    // A segment that somebody truncates, and a disk that fails, are to be the end of that segment and not ours.
+    if let Err(error) = bellwire::guard_mappings() {
+        return complain(&format!("cannot handle SIGBUS: {error}"), FAILED);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start an event loop: {error}"), FAILED),

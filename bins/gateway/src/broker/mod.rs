@@ -98,6 +98,11 @@ pub enum StopError {
     /// It ended with an error before.
     #[error("the broker failed: {0}")]
     Failed(JournalError),
+    /// Its own cursors are gone; producers do not see how far it has come.
+    #[error(
+        "the broker's cursors are lost: {0}; remove that file and start again: what the lanes still hold is read again, and recognised"
+    )]
+    Cursors(OpenError),
     /// It panicked.
     #[error("the broker's thread panicked")]
     Panicked,

@@ -315,11 +315,8 @@ impl<S: Source> Rounds<S> {
     #[cold]
     fn quarantine(&mut self, lane: usize, fault: LaneFault) -> Step {
         self.source.quarantine(lane, fault);
-        if let Some(known) = &self.lanes[lane]
-            && !known.counters.is_quarantined()
-        {
+        if let Some(known) = &self.lanes[lane] {
             known.counters.set_quarantined();
-            tracing::error!(lane = %known.counters.name, %fault, "lane broke a rule and is read no further");
         }
         Step::Nothing
     }

@@ -111,7 +111,7 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
         let _tell_end = tell_end;
         let mut watch = Watch { counters: &counters, has_ended: false };
         let result = broker.run();
-        watch.has_ended = !matches!(result, Err(StopError::Failed(_)));
+        watch.has_ended = !matches!(result, Err(StopError::Failed(_) | StopError::Cursors(_)));
         result
     });
     let thread = thread.map_err(StartError::Thread)?;
@@ -192,6 +192,7 @@ impl Broker {
             }
             if looked_at.is_none_or(|at| at.elapsed() >= DISCOVERY) {
                 looked_at = Some(Instant::now());
+                self.verify()?;
                 self.look_for_lanes();
             }
             let read = self.round().map_err(StopError::Failed)?;
@@ -205,6 +206,17 @@ impl Broker {
                 self.know_lanes();
             }
         }
+    }
+
+    /// Whether what the broker writes is still there: the journal and its own cursors.
+    fn verify(&self) -> Result<(), StopError> {
+        let journal = self.rounds.intake.journal.verify().map_err(StopError::Failed);
+        let cursors = self.rounds.source.verify().map_err(StopError::Cursors);
+        let verified = journal.and(cursors);
+        if let Err(error) = &verified {
+            tracing::error!(%error, "the broker stops");
+        }
+        verified
     }
 
     /// One round, or none while the disk is full; fails only for good.

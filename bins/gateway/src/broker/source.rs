@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use bellwire::{LANES_MAX, LaneFault, LaneId, Priority, Reader, RecordHeader, Refresh, Scout, Slot, Waker};
+use bellwire::{
+    LANES_MAX, LaneFault, LaneId, OpenError, Priority, Reader, RecordHeader, Refresh, Scout, Slot, Waker,
+};
 
 /// The unread records of the lanes, each lane known by a small number.
 pub(super) trait Source {
@@ -79,6 +81,11 @@ impl Bus {
         self.reader.waker()
     }
 
+    /// An error if our own cursors are gone.
+    pub(super) fn verify(&self) -> Result<(), OpenError> {
+        self.reader.verify()
+    }
+
     pub(super) fn mark(&self) -> u64 {
         self.reader.mark()
     }
@@ -126,6 +133,15 @@ impl Source for Bus {
 
     fn quarantine(&mut self, lane: usize, why: LaneFault) {
         let id = self.id(lane);
+        let info = self.reader.lane(id);
+        if info.quarantined().is_none() {
+            tracing::error!(
+                lane = %info.name(),
+                path = %info.path().display(),
+                fault = %why,
+                "lane is read no further; to get it back, end its producer, remove the file, and start the producer"
+            );
+        }
         self.reader.quarantine(id, why);
     }
 

@@ -158,11 +158,14 @@ impl Journal {
     /// not move it: readers wait for the end to pass them, and would wait at a place where nothing stands.
     ///
     /// # Errors
-    /// The disk failed while syncing: nothing was published, and nobody knows what is on disk.
+    /// The disk failed while syncing, or the segment's memory is gone: nothing was published, and nobody knows what is on
+    /// disk.
     #[inline]
     pub fn publish(&mut self) -> Result<u64, JournalError> {
         let end = self.tip;
         if end != self.shared.end() {
+            // What was appended to memory that is gone must not be shown, and not be committed in the lanes.
+            self.writer.segment().fault()?;
             if self.config.sync == SyncPolicy::Every {
                 self.writer.segment().sync()?;
             }
@@ -175,9 +178,11 @@ impl Journal {
     /// Writes to disk what was appended, unless the policy is not to.
     ///
     /// # Errors
-    /// The disk failed.
+    /// The disk failed, or the segment's memory is gone.
     pub fn sync(&mut self) -> Result<(), JournalError> {
-        if self.config.sync == SyncPolicy::None { Ok(()) } else { self.writer.segment().sync() }
+        let segment = self.writer.segment();
+        segment.fault()?;
+        if self.config.sync == SyncPolicy::None { Ok(()) } else { segment.sync() }
     }
 
     /// Writes everything to disk, whatever the policy, and notes that this was done: after an orderly end the next start
@@ -188,8 +193,19 @@ impl Journal {
     pub fn close(&mut self) -> Result<(), JournalError> {
         let segment = self.writer.segment();
         segment.sync()?;
+        segment.fault()?;
         segment.store_word(DURABLE_AT, 1);
         segment.sync()
+    }
+
+    /// An error if the memory of a segment is gone: somebody truncated the file, or the disk failed. The segments that were
+    /// touched since are known; the one that is written is looked at.
+    ///
+    /// # Errors
+    /// [`JournalError::Gone`]: the journal can neither be read nor written any more; what the next start finds is left.
+    pub fn verify(&self) -> Result<(), JournalError> {
+        self.writer.segment().look()?;
+        self.shared.segments().iter().try_for_each(|segment| segment.fault())
     }
 
     /// The number that new streams get as their epoch.
@@ -251,6 +267,7 @@ impl Journal {
             None => allocate(&self.config.dir.join("roll.prep"), self.config.segment_bytes)?,
         };
         let full = Arc::clone(self.writer.segment());
+        full.fault()?;
         if self.config.sync == SyncPolicy::Every {
             full.sync()?;
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use bellwire::SegmentFault;
 use nix::libc::{EMFILE, ENFILE, ENOMEM};
 
 use super::layout::HeaderError;
@@ -31,6 +32,9 @@ pub enum JournalError {
     /// The header's numbers contradict the file or its neighbours.
     #[error("{path}: {what} is {found:#x}, expected {expected:#x}", path = .path.display())]
     Mismatch { path: PathBuf, what: &'static str, found: u64, expected: u64 },
+    /// A segment's memory is gone: what was appended since may be, too.
+    #[error("{path}: {fault}; the gateway ends, and the next start finds out what is left", path = .path.display())]
+    Gone { path: PathBuf, fault: SegmentFault },
     /// An entry is damaged and nothing but damage explains it.
     #[error(
         "{path}: damaged at byte {at}: {what}; restore the file, or move it and the later ones away to go on without them",

@@ -10,6 +10,10 @@
 //! # Why a full disk is an error and not a SIGBUS
 //!
 //! The file's space is allocated before it is mapped, and the file never shrinks.
+//!
+//! Unless somebody else truncates it, or the disk fails: then zeros stand in for its memory (`bellwire::guard_mappings`,
+//! which the gateway's `main` calls), [`Segment::fault`] says so, and nothing more is published. A reader finds no entry
+//! in zeros.
 
 #![allow(unsafe_code)]
 
@@ -20,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use bellwire::{Access, Guarded};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::error::JournalError;
@@ -27,6 +32,8 @@ use super::layout::*;
 
 /// A segment that readers share.
 pub(super) struct Segment {
+    // Dropped before the mapping.
+    guarded: Guarded,
     map: MmapRaw,
     file: File,
     path: PathBuf,
@@ -120,7 +127,11 @@ impl Blank {
 
 impl Segment {
     fn new(map: MmapRaw, file: File, path: &Path, base: u64) -> Self {
+        // SAFETY: the mapping is kept as long as the guard. Zeros are no entry to readers; what a writer stores goes nowhere,
+        // and before it is published the guard is asked.
+        let guarded = unsafe { Guarded::new(map.as_ptr(), map.len(), Access::Write) };
         Self {
+            guarded,
             map,
             file,
             path: path.to_owned(),
@@ -229,6 +240,23 @@ impl Segment {
         // SAFETY: it lies in the mapping (above), is aligned (the mapping to a page, `at` to 8), and lives as long as `self`.
         // No `&[u8]` covers it while it is written: `bytes` begins behind the header, `contents` borrows mutably.
         unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    /// An error if the memory is gone, as far as is known. Next to nothing as long as it is not.
+    #[inline]
+    pub(super) fn fault(&self) -> Result<(), JournalError> {
+        match self.guarded.fault(&self.file) {
+            None => Ok(()),
+            Some(fault) => Err(JournalError::Gone { path: self.path.clone(), fault }),
+        }
+    }
+
+    /// The same, found by looking at the file.
+    pub(super) fn look(&self) -> Result<(), JournalError> {
+        match self.guarded.look(&self.file) {
+            None => Ok(()),
+            Some(fault) => Err(JournalError::Gone { path: self.path.clone(), fault }),
+        }
     }
 
     /// Writes to disk all that was written so far.
