@@ -37,8 +37,8 @@
 //!
 //! Whoever may write a segment may also truncate it, and a mapping of it is then SIGBUS for everybody.
 //! [`guard_mappings`] makes that an error of this one segment; programs call it at their start. Bytes that are gone read
-//! as zeros, which no check takes for a record, with one exception: a record over which the new end of the file runs can
-//! have zeros in its last texts and numbers, if it is read before the loss is noticed.
+//! as zeros, and no record that was cut is given out: what is behind a copy is looked at before the copy counts. (One
+//! exception is left: a file that is cut within its very last page, in the middle of a record that stands there.)
 //!
 //! # Getting a damaged lane back
 //!

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -86,9 +87,24 @@ impl ForeignSegment {
         lock::is_held(&self.file).unwrap_or(true)
     }
 
-    /// What is wrong with the memory behind the mapping, if the guard has found it gone. Next to nothing as long as it has not.
+    /// What is wrong with the memory behind the mapping, if it is gone. One load and a look at the guard's mark as long as
+    /// it is not.
+    ///
+    /// # Why nothing that was read before this call was cut by a truncation
+    /// Pages behind a file's new end can be accessed no more, and that shows by itself. But in the page in which the file
+    /// now ends, what is behind the end becomes zeros, in silence: a record there can lose its last bytes and still look
+    /// like one. The kernel first takes away the later pages and then writes those zeros, so whoever has read a zero of
+    /// them finds the later pages gone: this loads the mapping's last word, behind everything that was read before. What
+    /// is left is a cut within the very last page.
     #[inline]
     pub(crate) fn fault(&self) -> Option<SegmentFault> {
+        fence(Ordering::Acquire); // the loads before this one come before it
+        if self.len() >= 8 {
+            let last = self.base().wrapping_add((self.len() & !7) - 8);
+            // SAFETY: within the mapping and aligned to 8, since its beginning is aligned to a page; read as an atomic only.
+            let last = unsafe { AtomicU64::from_ptr(last.cast::<u64>().cast_mut()) };
+            let _ = last.load(Ordering::Acquire); // before the look at the mark; and it is not optimised away
+        }
         self.guarded.fault(&self.file)
     }
 

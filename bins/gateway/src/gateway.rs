@@ -196,7 +196,8 @@ async fn stop(broker: BrokerRunning, shards: Vec<ShardHandle>, time: Duration) -
     }
     let late = shards.iter().filter(|shard| !shard.has_ended()).count();
     if late > 0 {
-        return Err(RunError::Deadline(late));
+        // Why the broker stopped says more.
+        return stopped.and(Err(RunError::Deadline(late)));
     }
     let mut outcome = stopped;
     for (index, shard) in shards.into_iter().enumerate() {

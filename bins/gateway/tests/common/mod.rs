@@ -65,6 +65,14 @@ impl Bench {
         command
     }
 
+    /// The test `child` of this test binary as a process of its own, in this environment, to play that role.
+    pub fn child(&self, role: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child", "--nocapture"]).env_clear();
+        command.envs(self.environment.iter().cloned()).env("TEST_ROLE", role);
+        command
+    }
+
     pub fn producer(&self, name: &str) -> Producer {
         ProducerOptions::new()
             .capacity(bellwire::Priority::P0, 1 << 20)
@@ -102,6 +110,8 @@ impl Gateway {
                 break url.to_owned();
             }
         };
+        // Whatever else it prints must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
         Self { child, url }
     }
 
