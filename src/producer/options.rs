@@ -106,7 +106,7 @@ impl ProducerOptions {
         let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
         let header = new_header(producer, capacities, key, now);
         let (segment, origin) = OwnedSegment::open(&file, lane_len(capacities), &header, &trust)?;
-        let capacities = check(&segment, self.capacities)?;
+        let capacities = check(&segment, producer, self.capacities)?;
 
         let header = lane_header(&segment);
         let registered = doorbell::register_for_barriers();
@@ -165,11 +165,12 @@ fn new_header(name: &str, capacities: [usize; 4], key: u64, created_at: i64) -> 
 }
 
 /// Checks a lane that may be somebody else's leftover.
-fn check(segment: &OwnedSegment, asked: [Option<usize>; 4]) -> Result<[usize; 4], OpenError> {
+fn check(segment: &OwnedSegment, name: &str, asked: [Option<usize>; 4]) -> Result<[usize; 4], OpenError> {
     let path = segment.path();
     let header = lane_header(segment);
     let len = segment.len() as u64;
     header.identity.check(LANE_MAGIC, len).map_err(|reason| OpenError::identity(path, reason))?;
+    OpenError::unless_named(path, &header.identity.name.load(), name)?;
     let found = lane_capacities(header, len).map_err(|reason| OpenError::identity(path, reason))?;
     if asked.iter().zip(found).any(|(asked, found)| asked.is_some_and(|asked| asked != found)) {
         let mut wanted = found;

@@ -383,6 +383,10 @@ impl Lanes {
             None => return Err(corrupt(format!("the bus has more than {LANES_MAX} lanes"))),
         };
         let key = mapping.header().identity.key.load(Ordering::Relaxed); // written once, before the file had a name
+        // The names differ and are those in the headers, so one of the two made its key up.
+        if let Some(other) = self.iter().find(|lane| lane.info.key == key && lane.info.name != name) {
+            return Err(corrupt(format!("it has the key of lane {}", other.info.name)));
+        }
         let (slot, known) = self.claim(header, key).ok_or_else(|| corrupt("no free cursor slot".into()))?;
         let cursors = &header.slots[slot];
 

@@ -93,6 +93,7 @@ impl ReaderOptions {
             .identity
             .check(CURSORS_MAGIC, segment.len() as u64)
             .map_err(|reason| OpenError::identity(path, reason))?;
+        OpenError::unless_named(path, &header.identity.name.load(), consumer)?;
 
         header.owner.opened_at.store(now, Ordering::Relaxed); // for people
         let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves

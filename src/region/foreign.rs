@@ -11,7 +11,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::guard::{Access, Guarded};
 use super::{OpenError, SegmentFault, Trust, lock, not_a_file};
-use crate::bus::segment_path;
+use crate::bus::{parse_segment_file, segment_path};
 use crate::layout::{CURSORS_MAGIC, CursorsHeader, Identity, LANE_MAGIC, LaneHeader, lane_capacities};
 
 /// A read-only mapping. The kernel stops every write through it.
@@ -121,14 +121,20 @@ impl ForeignSegment {
         }
     }
 
-    fn identity(&self, magic: u64) -> Result<(), OpenError> {
+    fn identity(&self, magic: u64, name: &str) -> Result<(), OpenError> {
         // SAFETY: `open` mapped at least a whole header, page-aligned; the header is made of atomics, for which any
         // bytes and any concurrent stores are fine.
         let identity = unsafe { &*self.base().cast::<Identity>() };
         let checked = identity.check(magic, self.len() as u64);
         self.still_whole()?;
-        checked.map_err(|reason| OpenError::identity(&self.path, reason))
+        checked.map_err(|reason| OpenError::identity(&self.path, reason))?;
+        OpenError::unless_named(&self.path, &identity.name.load(), name)
     }
+}
+
+/// The producer's or consumer's name in a segment's file name.
+fn owner_of(file_name: &str) -> &str {
+    parse_segment_file(file_name).map_or("", |(_, _, name)| name)
 }
 
 /// A lane that somebody else writes, its header checked.
@@ -140,7 +146,7 @@ pub(crate) struct ForeignLane {
 impl ForeignLane {
     pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
         let segment = ForeignSegment::open(file_name, trust, size_of::<LaneHeader>())?;
-        segment.identity(LANE_MAGIC)?;
+        segment.identity(LANE_MAGIC, owner_of(file_name))?;
         let mut lane = Self { segment, capacities: [0; 4] };
         lane.capacities = lane_capacities(lane.header(), lane.segment.len() as u64)
             .map_err(|reason| OpenError::identity(lane.segment.path(), reason))?;
@@ -169,7 +175,7 @@ pub(crate) struct ForeignCursors {
 impl ForeignCursors {
     pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
         let segment = ForeignSegment::open(file_name, trust, size_of::<CursorsHeader>())?;
-        segment.identity(CURSORS_MAGIC)?;
+        segment.identity(CURSORS_MAGIC, owner_of(file_name))?;
         Ok(Self { segment })
     }
 

@@ -90,6 +90,17 @@ impl OpenError {
         matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
     }
 
+    /// A segment that lies under another name than its header says: then it has the key of another segment, whose cursors
+    /// and counts it would be taken for.
+    pub(crate) fn unless_named(path: &Path, found: &str, expected: &str) -> Result<(), Self> {
+        if found == expected {
+            return Ok(());
+        }
+        let what =
+            format!("its header says that it is {found:?}, not {expected:?}: it was copied or renamed");
+        Err(Self::Corrupt { path: path.to_owned(), what })
+    }
+
     pub(crate) fn identity(path: &Path, reason: IdentityError) -> Self {
         Self::Identity { path: path.to_owned(), reason }
     }

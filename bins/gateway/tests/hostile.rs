@@ -137,7 +137,8 @@ async fn a_journal_or_cursors_that_are_truncated_are_an_orderly_end_with_a_reaso
     // The engine below has the gateway's cursors mapped.
     bellwire::guard_mappings().unwrap();
     for target in ["journal", "cursors"] {
-        let place = Place::new();
+        let mut place = Place::new();
+        place.bench.set("SESSION_DRAIN_MS", "1000");
         let mut gateway = place.gateway();
         let mut anna = Watched::new(&gateway, "anna").await;
         let mut engine = place.bench.producer("engine");

@@ -67,10 +67,21 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     }
     let begun = Instant::now();
     let mut rebuild = Rebuild::new(config.dedup_window);
-    let (journal, recovered) = Journal::open(config.journal, wall_clock(), &mut |entry, stream_goes_on| {
-        rebuild.entry(entry, stream_goes_on)
-    })?;
-    let (streams, dedup, highest) = rebuild.finish(journal.generation(), recovered.streams_are_over);
+    let (mut journal, recovered) =
+        Journal::open(config.journal, wall_clock(), &mut |entry, stream_goes_on| {
+            rebuild.entry(entry, stream_goes_on)
+        })?;
+    let mut options = ReaderOptions::new().spin(config.spin);
+    if let Some(group) = config.group {
+        options = options.group(group);
+    }
+    let bus = Bus::new(options.open(&config.bus, &config.consumer)?);
+    let is_short = recovered.entries > 0 && is_short_of(bus.mark(), &journal);
+    if is_short {
+        journal.begin_streams_anew(wall_clock())?;
+    }
+    let streams_are_over = recovered.streams_are_over || is_short;
+    let (streams, dedup, highest) = rebuild.finish(journal.generation(), streams_are_over);
     tracing::info!(
         entries = recovered.entries,
         segments = recovered.segments,
@@ -78,12 +89,6 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
         took_ms = begun.elapsed().as_millis() as u64,
         "journal opened"
     );
-    let mut options = ReaderOptions::new().spin(config.spin);
-    if let Some(group) = config.group {
-        options = options.group(group);
-    }
-    let bus = Bus::new(options.open(&config.bus, &config.consumer)?);
-    check_mark(bus.mark(), &journal);
 
     let waker = bus.waker();
     let (queries, answers) = queries::channel(waker.clone());
@@ -350,16 +355,22 @@ impl Broker {
     }
 }
 
-/// The cursors say how far the journal was when they were committed: if it is not there any more, it was lost.
-fn check_mark(mark: u64, journal: &Journal) {
-    if mark != 0 && (mark < journal.start() || mark > journal.end()) {
-        tracing::warn!(
-            mark,
-            start = journal.start(),
-            end = journal.end(),
-            "the lanes' cursors belong to another state of the journal: what was read into a journal that is gone is lost"
-        );
+/// The cursors say how far the journal was when they were committed: whether it ends before that, so that records which
+/// clients may have seen are lost. (A mark before the journal's start is of a journal that was begun anew or passed by
+/// retention; its numbers are known to be others.)
+fn is_short_of(mark: u64, journal: &Journal) -> bool {
+    if mark == 0 || (journal.start()..=journal.end()).contains(&mark) {
+        return false;
     }
+    let is_short = mark > journal.end();
+    tracing::warn!(
+        mark,
+        start = journal.start(),
+        end = journal.end(),
+        all_streams_begin_anew = is_short,
+        "the lanes' cursors belong to another state of the journal: what was read into a journal that is gone is lost"
+    );
+    is_short
 }
 
 fn bind_to(core: Option<usize>) {

@@ -228,6 +228,17 @@ impl Journal {
         self.step = now.saturating_sub(opened_at.saturating_add(elapsed));
     }
 
+    /// Ends all streams: what comes goes into a new segment, under a new generation. For when records that were published
+    /// turn out to be lost.
+    ///
+    /// # Errors
+    /// The new segment cannot be had.
+    pub fn begin_streams_anew(&mut self, now: i64) -> Result<(), JournalError> {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.fresh_from = self.writer.segment().end();
+        self.roll(now)
+    }
+
     /// The offsets of the oldest segment, first entry and end, if it is to go.
     pub fn expired(&self, now: i64) -> Option<(u64, u64)> {
         let segments = self.shared.segments();

@@ -1,9 +1,7 @@
 //! Opening a journal: what is there, what of it is whole, and where to go on.
 //!
-//! Each entry that is kept is handed to the caller, in order: he rebuilds his tables from them. The entries of a segment
-//! that was closed are followed from header to header; their crc is checked only in the last segment and in those that a
-//! power loss may have touched. What the caller checks on the way (sequences without gaps, back-links that meet) finds
-//! damage in the others.
+//! Each entry that is kept is handed to the caller, in order, its crc checked: he rebuilds his tables from them, and what
+//! he checks on the way (sequences without gaps, back-links that meet) counts as well.
 //!
 //! # Torn or damaged
 //!
@@ -15,7 +13,9 @@
 //! # After a loss of power
 //!
 //! The end of the journal may be gone without a trace, and with it numbers that clients have seen. If those were given
-//! out again, a client could resume behind records that it never got. So, unless every published record was synced
+//! out again, a client could resume behind records that it never got. The same holds for a last segment that somebody
+//! truncated among its entries, whatever the policy, and for a journal that ends before what the lanes' cursors say
+//! ([`Journal::begin_streams_anew`]). So, unless every published record was synced
 //! (`sync = every`) or the gateway had come to an orderly end ([`Journal::close`]), the streams of what is left are over:
 //! what comes goes into a new segment, whose header says from where on streams are *fresh*, under a new generation. The
 //! old entries still serve to recognise what is sent again.
@@ -44,8 +44,10 @@ pub struct Recovered {
     pub segments: usize,
     /// What was cut off, if anything.
     pub cut: Option<Cut>,
-    /// The machine was started anew, and records that were published may have been lost: all streams begin anew.
+    /// Records that were published may have been lost, by a restart of the machine or a truncation: all streams begin anew.
     pub streams_are_over: bool,
+    /// The last segment was truncated, and entries ran up to its new end.
+    pub was_truncated: bool,
     /// The last segment was begun before the machine's last start.
     is_of_earlier_start: bool,
 }
@@ -65,6 +67,8 @@ pub struct Cut {
 struct Found {
     file: File,
     path: PathBuf,
+    /// Length of the file as it was found.
+    file_len: u64,
     header: SegmentHeader,
     generation: u32,
     used: u64,
@@ -108,6 +112,7 @@ impl Journal {
                 "cut the end off the journal");
         }
         recovered.streams_are_over &= config.sync != SyncPolicy::Every;
+        recovered.streams_are_over |= recovered.was_truncated;
         if recovered.streams_are_over || recovered.is_of_earlier_start {
             // A segment belongs to one start of the machine, so that the next recovery can tell what it must doubt.
             if let Some(writer) = last.take() {
@@ -118,9 +123,9 @@ impl Journal {
         if recovered.streams_are_over {
             generation = generation.wrapping_add(1).max(1);
             fresh_from = sealed.back().map_or(0, |segment| segment.end());
-            tracing::warn!(
-                "the machine was started anew and the journal's end may be lost: all streams begin anew"
-            );
+            let cause =
+                if recovered.was_truncated { "it was truncated" } else { "the machine was started anew" };
+            tracing::warn!(cause, "the journal's end may be lost: all streams begin anew");
         }
         let writer = match last {
             Some(writer) => writer,
@@ -302,8 +307,11 @@ fn read_header(path: PathBuf, is_last: bool) -> Result<Found, JournalError> {
     let durable = u64_at(&bytes, DURABLE_AT) == 1;
     let fresh_from = u64_at(&bytes, FRESH_AT);
     is_possible("offset from which streams are fresh", fresh_from, 0, header.base, 1)?;
-    Ok(Found { file, path, header, generation, used, durable, fresh_from })
+    Ok(Found { file, path, file_len, header, generation, used, durable, fresh_from })
 }
+
+/// Length of what tells whether there is another entry.
+const LEAD_LEN: u64 = 8;
 
 type Walked = (VecDeque<Arc<Segment>>, Option<SegmentWriter>);
 
@@ -317,7 +325,7 @@ fn walk_all(
     let mut sealed = VecDeque::with_capacity(found.len() + 1);
     let last_index = found.len() - 1;
     let mut found = found.into_iter().enumerate();
-    while let Some((index, Found { file, path, header, used, durable, .. })) = found.next() {
+    while let Some((index, Found { file, path, file_len, header, used, durable, .. })) = found.next() {
         let is_last = index == last_index;
         // Pages of this segment may have been lost without any process being to blame.
         let power_was_lost = !durable && (header.boot_id != boot_id || boot_id == [0; 16]);
@@ -325,19 +333,25 @@ fn walk_all(
         recovered.is_of_earlier_start = header.boot_id != boot_id;
         let mut segment = Segment::open(file, &path, header.base, header.len)?;
         let limit = if used == 0 { header.len } else { used };
+        let segment_bytes = segment.contents();
         let walk = Walk {
-            bytes: &segment.contents()[..limit as usize],
+            bytes: &segment_bytes[..limit as usize],
             base: header.base,
             journal_id: header.journal_id,
-            check_crc: is_last || used == 0 || power_was_lost,
             must_reach_limit: used != 0,
         };
+        // Behind the last entry stands a zero, also in a segment that was closed.
+        let behind = header.len.min(limit + LEAD_LEN) as usize;
+        let goes_on = segment_bytes[limit as usize..behind].iter().any(|byte| *byte != 0);
         let stop = walk.run(replay);
         recovered.entries += stop.entries;
         let damaged = |what| Err(JournalError::Damaged { path: path.clone(), at: stop.at as u64, what });
         let torn = match stop.bad {
             Some(why) if power_was_lost => Some(why),
             Some(why) if !is_last || used != 0 => return damaged(why),
+            None if used != 0 && goes_on => {
+                return damaged("an entry, where the header says that they end".into());
+            }
             why => {
                 if !power_was_lost && let Some(at) = walk.whole_entry_behind(stop.at) {
                     let why = why.unwrap_or_else(|| "no entry".to_owned());
@@ -346,6 +360,9 @@ fn walk_all(
                 why
             }
         };
+        // Where the entries end there is a zero (see `layout`): if that was still in the file, no entry is missing.
+        let shows_its_end = torn.is_none() && file_len >= header.len.min(stop.at as u64 + LEAD_LEN);
+        recovered.was_truncated = file_len < header.len && !shows_its_end;
         segment.set_newest_at(stop.newest_at.unwrap_or(header.created_at));
         if let Some(why) = torn {
             let mut later_segments = 0;
@@ -374,7 +391,6 @@ struct Walk<'a> {
     bytes: &'a [u8],
     base: u64,
     journal_id: u64,
-    check_crc: bool,
     /// The segment was closed: its entries end where `bytes` does.
     must_reach_limit: bool,
 }
@@ -394,7 +410,8 @@ impl Walk<'_> {
         let mut stop = Stop { entries: 0, at: SEGMENT_HEADER_LEN, newest_at: None, bad: None };
         while stop.at < self.bytes.len() {
             let rest = &self.bytes[stop.at..];
-            let lead = rest.first_chunk::<8>().map_or(0, |lead| u64::from_le_bytes(*lead));
+            let lead =
+                rest.first_chunk::<{ LEAD_LEN as usize }>().map_or(0, |lead| u64::from_le_bytes(*lead));
             if lead == 0 {
                 if self.must_reach_limit {
                     stop.bad = Some(format!("no entry, and the entries end at byte {}", self.bytes.len()));
@@ -424,23 +441,17 @@ impl Walk<'_> {
         let Some(entry) = Entry::decode(rest, offset) else {
             return Err("an entry whose lengths, type or priority are impossible".to_owned());
         };
-        if self.check_crc {
-            let header = rest.first_chunk().map(EntryHeader::from_bytes).unwrap_or_default();
-            let computed = entry_crc(self.journal_id, offset, header.len, &rest[8..entry.len()]);
-            if header.crc != computed {
-                return Err(format!(
-                    "an entry with checksum {:#010x}, computed {computed:#010x}",
-                    header.crc
-                ));
-            }
+        let header = rest.first_chunk().map(EntryHeader::from_bytes).unwrap_or_default();
+        let computed = entry_crc(self.journal_id, offset, header.len, &rest[8..entry.len()]);
+        if header.crc != computed {
+            return Err(format!("an entry with checksum {:#010x}, computed {computed:#010x}", header.crc));
         }
         Ok(entry)
     }
 
     /// Whether a whole entry stands not far behind a place where none does.
     fn whole_entry_behind(&self, at: usize) -> Option<usize> {
-        let walk = Walk { check_crc: true, bytes: self.bytes, ..*self };
         let end = self.bytes.len().min(at.saturating_add(2 * ENTRY_LEN_MAX));
-        (at + ENTRY_ALIGN..end).step_by(ENTRY_ALIGN).find(|at| walk.entry(*at).is_ok())
+        (at + ENTRY_ALIGN..end).step_by(ENTRY_ALIGN).find(|at| self.entry(*at).is_ok())
     }
 }
