@@ -81,12 +81,11 @@ fn read_everything(bus: &str, outcomes: &mut [u64; 4]) {
     }
 }
 
-#[test]
-fn scribbled_segments_never_make_anybody_panic() {
-    let bus = Bus::new();
+/// A lane with 100 records in all rings and cursors in the middle of them, and their bytes.
+fn prepared(bus: &str) -> [(String, Vec<u8>); 2] {
     {
-        let mut producer = small().open(&bus, "engine").unwrap();
-        let mut reader = Reader::open(&bus, "storage").unwrap();
+        let mut producer = small().open(bus, "engine").unwrap();
+        let mut reader = Reader::open(bus, "storage").unwrap();
         for index in 0..100 {
             let note = note("user", "title", "content").with_priority(Priority::ALL[index % 4]);
             producer.publish(&note).unwrap();
@@ -96,9 +95,53 @@ fn scribbled_segments_never_make_anybody_panic() {
             }
         }
     }
-    let lane = format!("/dev/shm/bellwire.{}.lane.engine", &*bus);
-    let cursors = format!("/dev/shm/bellwire.{}.cursors.storage", &*bus);
-    let whole = (std::fs::read(&lane).unwrap(), std::fs::read(&cursors).unwrap());
+    ["lane.engine", "cursors.storage"].map(|name| {
+        let path = format!("/dev/shm/bellwire.{bus}.{name}");
+        let bytes = std::fs::read(&path).unwrap();
+        (path, bytes)
+    })
+}
+
+/// Every single bit of the lane's header that is not always zero or has a neighbour that is not, of the first records and
+/// of the cursors in use; with BELLWIRE_HOSTILE_FULL of the whole header, of all records, and of the whole cursors.
+#[test]
+fn any_bit_of_a_segment_may_be_flipped() {
+    let is_full = std::env::var_os("BELLWIRE_HOSTILE_FULL").is_some();
+    let bus = Bus::new();
+    let files = prepared(&bus);
+    let restore = || files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    let (mut outcomes, mut flips) = ([0; 4], 0_u64);
+    for (number, (path, bytes)) in files.iter().enumerate() {
+        let in_use = |at: usize| bytes[at & !7..(at & !7) + 8].iter().any(|byte| *byte != 0);
+        let wanted = |at: &usize| match number {
+            _ if is_full => true,
+            0 => *at < 1024 || (8192..8192 + 320).contains(at),
+            _ => *at < 640,
+        };
+        for at in (0..bytes.len()).filter(wanted).filter(|at| is_full && *at < 8192 || in_use(*at)) {
+            for bit in 0..8 {
+                restore();
+                let file = File::options().write(true).open(path).unwrap();
+                file.write_all_at(&[bytes[at] ^ 1 << bit], at as u64).unwrap();
+                read_everything(&bus, &mut outcomes);
+                flips += 1;
+            }
+        }
+    }
+    restore();
+    read_everything(&bus, &mut outcomes);
+    let [sound, faults, refused, adopted] = outcomes;
+    println!(
+        "segments with a bit flipped: {flips} flips; {sound} sound records, {faults} faults, {refused} refused, {adopted} adopted"
+    );
+    assert!(flips > 3000 && faults > 200 && refused > 500 && adopted > 500, "{flips} {outcomes:?}");
+}
+
+#[test]
+fn scribbled_segments_never_make_anybody_panic() {
+    let bus = Bus::new();
+    let [(lane, lane_bytes), (cursors, cursors_bytes)] = prepared(&bus);
+    let whole = (lane_bytes, cursors_bytes);
     let restore = || {
         std::fs::write(&lane, &whole.0).unwrap();
         std::fs::write(&cursors, &whole.1).unwrap();

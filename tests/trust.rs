@@ -42,10 +42,14 @@ fn a_truncated_lane_is_an_error_at_every_length() {
     let bus = prepared();
     let path = lane_path(&bus);
     let whole = fs::read(&path).unwrap();
-    let lengths =
-        (0..whole.len() as u64).step_by(509).chain([1, 127, 128, 8191, 8192, whole.len() as u64 - 1]);
-    for len in lengths {
-        fs::write(&path, &whole[..len as usize]).unwrap();
+    // From the longest, so that a system call does it. Each length with BELLWIRE_HOSTILE_FULL, else a twentieth of them.
+    let step = if std::env::var_os("BELLWIRE_HOSTILE_FULL").is_some() { 1 } else { 19 };
+    let edges = |len: u64| [0, 1, 127, 128, 8191, 8192].contains(&len) || len == whole.len() as u64 - 1;
+    let file = File::options().write(true).open(&path).unwrap();
+    let mut count = 0;
+    for len in (0..whole.len() as u64).rev().filter(|len| len % step == 0 || edges(*len)) {
+        count += 1;
+        file.set_len(len).unwrap();
         for error in open_in_every_way(&bus) {
             assert!(
                 matches!(error, OpenError::Corrupt { .. } | OpenError::Identity { .. }),
@@ -53,8 +57,41 @@ fn a_truncated_lane_is_an_error_at_every_length() {
             );
         }
     }
+    println!("lane cut at {count} lengths: refused in three ways each");
     fs::write(&path, &whole).unwrap();
     assert_eq!(small().open(&bus, "engine").unwrap().last_sequence(), 10, "the control: whole it is fine");
+}
+
+#[test]
+fn truncated_cursors_are_an_error_at_every_length_and_hold_no_producer_up() {
+    let bus = Bus::new();
+    let mut producer = small().grace(std::time::Duration::ZERO).open(&bus, "engine").unwrap();
+    drop(Reader::open(&bus, "storage").unwrap());
+    let path = PathBuf::from(format!("/dev/shm/bellwire.{}.cursors.storage", &*bus));
+    let whole = fs::read(&path).unwrap();
+    let step = if std::env::var_os("BELLWIRE_HOSTILE_FULL").is_some() { 1 } else { 19 };
+    let file = File::options().write(true).open(&path).unwrap();
+    let mut count = 0;
+    for len in (0..whole.len() as u64).rev().filter(|len| len % step == 0 || *len < 3) {
+        count += 1;
+        file.set_len(len).unwrap();
+        for error in [
+            Reader::open(&bus, "storage").map(|_| ()).unwrap_err(),
+            bellwire::inspect::CursorsStatus::read(&bus, "storage", None).map(|_| ()).unwrap_err(),
+        ] {
+            assert!(
+                matches!(error, OpenError::Corrupt { .. } | OpenError::Identity { .. }),
+                "{len}: {error}"
+            );
+        }
+        producer.look();
+    }
+    println!("cursors cut at {count} lengths");
+    bellwire::inspect::remove_unheld(&bus).unwrap();
+    for _ in 0..200 {
+        producer.publish(&note("user", "title", "content")).unwrap();
+        producer.look();
+    }
 }
 
 #[test]
@@ -109,6 +146,88 @@ fn a_name_taken_by_something_else_is_refused_without_hanging() {
     fs::create_dir(&path).unwrap();
     expect("a directory");
     fs::remove_dir(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    expect("a socket");
+    fs::remove_file(&path).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        if mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 5)).is_ok() {
+            expect("a device");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_lane_under_another_name_is_refused_because_it_has_the_other_ones_key() {
+    let bus = prepared();
+    let path = lane_path(&bus);
+    let other = PathBuf::from(format!("/dev/shm/bellwire.{}.lane.other", &*bus));
+    let refused = |error: OpenError| {
+        let text = error.to_string();
+        assert!(text.contains("its header says that it is \"engine\", not \"other\""), "{text}");
+    };
+    for make in [fs::hard_link, |from: &PathBuf, to: &PathBuf| fs::copy(from, to).map(|_| ())] {
+        make(&path, &other).unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+        refused(Tap::open(&bus, "other", TapStart::Oldest).unwrap_err());
+        refused(small().open(&bus, "other").unwrap_err());
+        let mut reader = Reader::open(&bus, "storage").unwrap();
+        assert_eq!(reader.lanes().count(), 1);
+        refused(reader.refresh().refused.pop().unwrap().1);
+        // And the lane itself is read once, as if the other were not there.
+        drop(reader);
+        fs::remove_file(&other).unwrap();
+    }
+    let cursors = |name: &str| PathBuf::from(format!("/dev/shm/bellwire.{}.cursors.{name}", &*bus));
+    drop(Reader::open(&bus, "engine").unwrap());
+    fs::copy(cursors("engine"), cursors("other")).unwrap();
+    fs::set_permissions(cursors("other"), Permissions::from_mode(0o600)).unwrap();
+    refused(Reader::open(&bus, "other").unwrap_err());
+    refused(bellwire::inspect::CursorsStatus::read(&bus, "other", None).unwrap_err());
+    // A key that was made up: the second lane that has it is not read, the first one goes on.
+    drop(small().open(&bus, "twin").unwrap());
+    let mut key = [0; 8];
+    File::open(&path).unwrap().read_exact_at(&mut key, 32).unwrap();
+    let twin = PathBuf::from(format!("/dev/shm/bellwire.{}.lane.twin", &*bus));
+    File::options().write(true).open(&twin).unwrap().write_all_at(&key, 32).unwrap();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    let (name, error) = reader.refresh().refused.pop().unwrap();
+    assert!(name == "twin" && error.to_string().contains("it has the key of lane engine"), "{name}: {error}");
+    let mut count = 0;
+    reader.round(bellwire::Budget::default(), |_, _| count += 1);
+    assert_eq!(count, 10);
+}
+
+#[test]
+fn a_lane_with_holes_gets_its_memory_when_it_is_adopted() {
+    let bus = Bus::new();
+    drop(small().open(&bus, "engine").unwrap());
+    let path = lane_path(&bus);
+    let whole = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let file = File::create_new(&path).unwrap();
+    file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+    file.set_len(whole.len() as u64).unwrap();
+    file.write_all_at(&whole[..4096], 0).unwrap();
+    drop(small().open(&bus, "engine").unwrap());
+    assert!(file.metadata().unwrap().blocks() * 512 >= whole.len() as u64, "a store could be SIGBUS");
+}
+
+#[test]
+fn a_huge_sparse_file_is_refused_without_being_read() {
+    let bus = Bus::new();
+    let path = lane_path(&bus);
+    let file = File::create(&path).unwrap();
+    file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+    for len in [1 << 30, 1 << 42] {
+        file.set_len(len).unwrap();
+        for error in open_in_every_way(&bus) {
+            // A producer that would adopt it maps it as a whole; what the system does not give is an error, too.
+            assert!(matches!(error, OpenError::Identity { .. } | OpenError::Io { .. }), "{error}");
+        }
+        assert!(file.metadata().unwrap().blocks() < 1024, "it was filled");
+    }
 }
 
 #[test]

@@ -107,6 +107,7 @@ impl ProducerOptions {
         let header = new_header(producer, capacities, key, now);
         let (segment, origin) = OwnedSegment::open(&file, lane_len(capacities), &header, &trust)?;
         let capacities = check(&segment, producer, self.capacities)?;
+        segment.populate()?;
 
         let header = lane_header(&segment);
         let registered = doorbell::register_for_barriers();

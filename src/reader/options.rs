@@ -94,6 +94,7 @@ impl ReaderOptions {
             .check(CURSORS_MAGIC, segment.len() as u64)
             .map_err(|reason| OpenError::identity(path, reason))?;
         OpenError::unless_named(path, &header.identity.name.load(), consumer)?;
+        segment.populate()?;
 
         header.owner.opened_at.store(now, Ordering::Relaxed); // for people
         let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves

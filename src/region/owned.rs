@@ -111,14 +111,26 @@ impl OwnedSegment {
             });
         }
         let (base, len) = (map.as_ptr(), map.len());
-        // Fault every page in now rather than in a publish. Older kernels do not know this advice: no matter.
-        //
-        // SAFETY: exactly the pages of the mapping made above, which stays mapped as long as `map`.
-        unsafe { libc::madvise(base.cast(), len, libc::MADV_POPULATE_WRITE) };
         // SAFETY: the mapping made above, kept as long as the guard. What is written is shown to others only by what is
         // written later, and before a success is reported the guard is asked.
         let guarded = unsafe { Guarded::new(base, len, Access::Write) };
         Ok(Self { base, len, guarded, _map: map, locked, path })
+    }
+
+    /// Gives the segment all its memory, once its header was checked: not before, or a file of a terabyte of holes under
+    /// this name would take all that the machine has.
+    pub(crate) fn populate(&self) -> Result<(), OpenError> {
+        let file = self.locked.file();
+        let stat = file.metadata().map_err(|error| OpenError::io(&self.path, "fstat", error))?;
+        // One that was left with holes would otherwise be SIGBUS at a store once /dev/shm is full.
+        if stat.blocks() * 512 < self.len as u64 {
+            allocate(file, &self.path, self.len)?;
+        }
+        // Fault every page in now rather than in a publish. Older kernels do not know this advice: no matter.
+        //
+        // SAFETY: exactly the pages of our mapping, which stays mapped as long as `self`.
+        unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_POPULATE_WRITE) };
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -184,15 +196,7 @@ fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Optio
     options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC);
     let file = options.open(SHM_DIR).map_err(|error| OpenError::io(path, "create", error))?;
     // Allocated now, a full /dev/shm is an error here and never a SIGBUS at a later store.
-    match nix::fcntl::posix_fallocate(&file, 0, len as i64) {
-        Ok(()) => {}
-        Err(Errno::ENOSPC | Errno::ENOMEM | Errno::EFBIG) => {
-            let available = nix::sys::statvfs::statvfs(SHM_DIR)
-                .map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
-            return Err(OpenError::NoSpace { path: path.to_owned(), needed: len as u64, available });
-        }
-        Err(error) => return Err(io("allocate")(error)),
-    }
+    allocate(&file, path, len)?;
     file.write_all_at(header, 0).map_err(|error| OpenError::io(path, "write", error))?;
     if let Some(gid) = trust.gid {
         nix::unistd::fchown(&file, None, Some(gid.into())).map_err(io("give to the group"))?;
@@ -235,6 +239,19 @@ impl Drop for Turn {
     fn drop(&mut self) {
         // By name: a child that was forked meanwhile has the open file, too.
         let _ = self.0.take().map(|dir| dir.unlock());
+    }
+}
+
+/// Takes the memory for the whole file.
+fn allocate(file: &File, path: &Path, len: usize) -> Result<(), OpenError> {
+    match nix::fcntl::posix_fallocate(file, 0, len as i64) {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOSPC | Errno::ENOMEM | Errno::EFBIG) => {
+            let available = nix::sys::statvfs::statvfs(SHM_DIR)
+                .map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
+            Err(OpenError::NoSpace { path: path.to_owned(), needed: len as u64, available })
+        }
+        Err(error) => Err(OpenError::io(path, "allocate", error)),
     }
 }
 

@@ -176,6 +176,39 @@ async fn a_journal_or_cursors_that_are_truncated_are_an_orderly_end_with_a_reaso
     }
 }
 
+#[tokio::test]
+async fn a_published_record_that_the_journal_lost_ends_the_streams_and_clients_are_told() {
+    let place = Place::new();
+    let gateway = place.gateway();
+    let mut engine = place.bench.producer("engine");
+    let mut anna = Client::subscribed(&gateway.url, &token("anna")).await;
+    for number in 0..10 {
+        engine.publish(&trade("anna", &number.to_string())).unwrap();
+    }
+    anna.until_got(10).await;
+    gateway.kill();
+    // One bit of the last entry: to the journal alone it looks torn by the kill, but the cursors know that it was whole.
+    let path = place.journal_segment();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let gateway = place.gateway();
+    let mut again = Client::resumed(&gateway.url, &token("anna"), &anna.positions).await;
+    again.until("resync").await;
+    engine.publish(&trade("anna", "10")).unwrap();
+    assert_eq!(again.until_got(1).await, ["10"]);
+    assert_ne!(again.positions["user"].0, anna.positions["user"].0, "another epoch");
+    assert!(place.log().contains("all_streams_begin_anew=true"), "{}", place.log());
+    // Once and for all: the next start changes nothing.
+    gateway.kill();
+    let gateway = place.gateway();
+    let mut back = Client::resumed(&gateway.url, &token("anna"), &again.positions).await;
+    engine.publish(&trade("anna", "11")).unwrap();
+    assert_eq!(back.until_got(1).await, ["11"]);
+    assert_eq!(back.positions["user"].0, again.positions["user"].0);
+}
+
 /// A bus, a gateway's log, and what is done to lanes.
 struct Place {
     bench: Bench,
