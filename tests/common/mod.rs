@@ -1,6 +1,8 @@
 //! What the tests of the library share: buses that clean up after themselves, notes to publish, child processes.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod everything;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

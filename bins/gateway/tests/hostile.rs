@@ -510,7 +510,7 @@ fn scribbler() {
             _ => random.next(),
         };
         let len = 1 + random.next() as usize % 8;
-        let at = if random.next() % 2 == 0 { at & !7 } else { at }.min(LANE_LEN - 8);
+        let at = (at & !(7 * (random.next() % 2))).min(LANE_LEN - 8);
         lane.write_all_at(&word.to_le_bytes()[..len], at).unwrap();
         scribbles += 1;
         if scribbles % 16 == 0 && publishes {

@@ -124,7 +124,8 @@ fn a_journal_with_any_bit_flipped_is_whole_or_shorter_and_says_so_or_an_error() 
         for bit in 0..bytes.len() * 8 {
             let (byte, mask) = (bit / 8, 1 << (bit % 8));
             let is_one_of_few = bit % 8 == (byte * 5) % 8;
-            if !is_full() && !(byte < SEGMENT_HEADER_LEN + 2 * ENTRY_HEADER_LEN || is_one_of_few) {
+            let is_of_a_header = byte < SEGMENT_HEADER_LEN + 2 * ENTRY_HEADER_LEN;
+            if !(is_full() || is_of_a_header || is_one_of_few) {
                 continue;
             }
             flips += 1;
