@@ -85,7 +85,7 @@ fn scribbled_segments_are_words_and_an_exit_code() {
             for _ in 0..4 {
                 // The header, where the numbers are; every other time anything.
                 let span = if round % 2 == 0 { 1024 } else { bytes.len() as u64 - 8 };
-                file.write_all_at(&random().to_le_bytes(), random() % span & !7).unwrap();
+                file.write_all_at(&random().to_le_bytes(), (random() % span) & !7).unwrap();
             }
         }
         for verb in [
