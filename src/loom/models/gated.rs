@@ -62,21 +62,21 @@ fn beside(readers: usize, copies: bool, looks: usize, taken: usize, count: usize
 
 #[test]
 fn a_gated_reader_in_place_reads_everything_and_is_not_overwritten() {
-    explore("gated, in place", Bounds { preemptions: [ALL, 2], floor: [5000, 500] }, || {
+    explore("gated, in place", Bounds { preemptions: [ALL, 2], floor: [15000, 500] }, || {
         beside(1, false, 3, 1, 4)
     });
 }
 
 #[test]
 fn a_gated_reader_that_copies_reads_everything_and_is_not_overtaken() {
-    explore("gated, copying", Bounds { preemptions: [ALL, 2], floor: [5000, 500] }, || {
+    explore("gated, copying", Bounds { preemptions: [ALL, 2], floor: [2500, 500] }, || {
         beside(1, true, 2, 1, 3)
     });
 }
 
 #[test]
 fn the_slower_of_two_gated_readers_is_waited_for() {
-    explore("gated, two readers", Bounds { preemptions: [ALL, 2], floor: [10000, 400] }, || {
+    explore("gated, two readers", Bounds { preemptions: [ALL, 2], floor: [1600, 400] }, || {
         beside(2, false, 2, 2, 2)
     });
 }

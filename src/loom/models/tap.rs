@@ -106,7 +106,7 @@ fn publish_together(writer: &mut Writer, count: usize, commit: bool) {
 
 #[test]
 fn a_tap_sees_what_is_being_published() {
-    explore("tap, up to date", Bounds { preemptions: [ALL, 2], floor: [500, 100] }, || {
+    explore("tap, up to date", Bounds { preemptions: [ALL, 2], floor: [250, 100] }, || {
         beside(1, Start::At(1), 2, false, |writer| publish_each(writer, 2));
     });
 }
@@ -127,7 +127,7 @@ fn a_tap_that_is_lapped_by_single_records_counts_them() {
 
 #[test]
 fn a_tap_beside_a_slow_consumer_shows_nothing_torn() {
-    explore("tap, beside a slow consumer", Bounds { preemptions: [ALL, 3], floor: [500, 300] }, || {
+    explore("tap, beside a slow consumer", Bounds { preemptions: [ALL, 3], floor: [5000, 300] }, || {
         // Three records to a stretch. The consumer has read one of twelve: the next record needs no landmark.
         let lane = LaneMemory::new(12 * RECORD, 32);
         let mut writer = lane.writer();
@@ -142,28 +142,28 @@ fn a_tap_beside_a_slow_consumer_shows_nothing_torn() {
 
 #[test]
 fn a_tap_that_goes_on_in_the_newer_half_of_the_ring_knows_what_it_missed() {
-    explore("tap, going on in the newer half", Bounds { preemptions: [2, 1], floor: [5000, 300] }, || {
+    explore("tap, going on in the newer half", Bounds { preemptions: [2, 1], floor: [10000, 300] }, || {
         beside(3, Start::NewerHalf, 0, false, |writer| publish_together(writer, 2, true));
     });
 }
 
 #[test]
 fn a_tap_that_opens_while_the_ring_wraps_knows_what_it_missed() {
-    explore("tap, opening at the oldest", Bounds { preemptions: [2, 1], floor: [5000, 700] }, || {
+    explore("tap, opening at the oldest", Bounds { preemptions: [2, 1], floor: [9000, 700] }, || {
         beside(4, Start::Oldest, 0, true, |writer| publish_together(writer, 2, true));
     });
 }
 
 #[test]
 fn a_tap_that_opens_at_the_newest_while_the_ring_wraps_knows_what_came_before() {
-    explore("tap, opening at the newest", Bounds { preemptions: [2, 1], floor: [7000, 1000] }, || {
+    explore("tap, opening at the newest", Bounds { preemptions: [2, 1], floor: [13000, 1000] }, || {
         beside(3, Start::Now, 0, false, |writer| publish_each(writer, 2));
     });
 }
 
 #[test]
 fn nothing_of_a_batch_is_seen_before_all_of_it_or_after_it_was_rolled_back() {
-    explore("tap, batches", Bounds { preemptions: [ALL, 3], floor: [700, 200] }, || {
+    explore("tap, batches", Bounds { preemptions: [ALL, 3], floor: [450, 200] }, || {
         beside(3, Start::At(2), 2, true, |writer| {
             publish_together(writer, 2, false);
             publish_together(writer, 2, true);

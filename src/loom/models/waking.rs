@@ -54,7 +54,7 @@ fn sleep_until(readers: &[Reader], lanes: &[Arc<LaneMemory>], cursors: &CursorsH
 
 #[test]
 fn a_sleeping_reader_is_woken_by_every_record() {
-    explore("doorbell, one producer", Bounds { preemptions: [3, 2], floor: [10000, 700] }, || {
+    explore("doorbell, one producer", Bounds { preemptions: [3, 2], floor: [15000, 700] }, || {
         let (lane, mut writer, reader) = lane();
         let cursors = Arc::new(CursorsHeader::default());
         let theirs = Arc::clone(&cursors);
@@ -75,7 +75,7 @@ fn a_sleeping_reader_is_woken_by_every_record() {
 
 #[test]
 fn a_reader_of_two_lanes_is_woken_by_either() {
-    explore("doorbell, two producers", Bounds { preemptions: [2, 1], floor: [10000, 200] }, || {
+    explore("doorbell, two producers", Bounds { preemptions: [2, 1], floor: [12000, 200] }, || {
         let cursors = Arc::new(CursorsHeader::default());
         let (mut lanes, mut readers, mut producers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..2 {
@@ -97,7 +97,7 @@ fn a_reader_of_two_lanes_is_woken_by_either() {
 
 #[test]
 fn a_lane_that_changes_hands_is_not_slept_on_as_if_it_could_be_fenced() {
-    explore("doorbell, new owner", Bounds { preemptions: [3, 3], floor: [1500, 700] }, || {
+    explore("doorbell, new owner", Bounds { preemptions: [3, 3], floor: [1400, 700] }, || {
         let (lane, mut writer, reader) = lane();
         let cursors = Arc::new(CursorsHeader::default());
         let theirs = Arc::clone(&cursors);
