@@ -273,8 +273,9 @@ fn a_new_lane_waits_for_a_living_consumer_that_has_not_noticed_it_yet() {
 fn a_consumer_that_never_attaches_is_given_up_after_the_grace_time_and_stays_given_up() {
     let bus = Bus::new();
     drop(Reader::open(&bus, "storage").unwrap());
-    let mut producer = small().grace(Duration::from_millis(100)).open(&bus, "engine").unwrap();
+    // Opening a lane looks for consumers: the grace time begins within it.
     let start = Instant::now();
+    let mut producer = small().grace(Duration::from_millis(100)).open(&bus, "engine").unwrap();
     for number in 1..=500 {
         publish_until_done(&mut producer, number);
     }
