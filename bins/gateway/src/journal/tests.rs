@@ -121,8 +121,8 @@ fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
     // A reader comes to the end while the segment is still open.
     assert_eq!(reader.entry(first.offset).unwrap().next, end);
     let mut at = end;
-    let mut segments = journal.shared.segments().len();
-    for lap in 0..3 {
+    let before = journal.shared.segments().len();
+    for (lap, segments) in (before..before + 3).enumerate() {
         // Records that find their room, and then turn out to be duplicates, or not to be records at all.
         while journal.shared.segments().len() == segments {
             journal.room(60_000, 1).unwrap();
@@ -132,7 +132,6 @@ fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
                 at = reader.entry(at).unwrap().next;
             }
         }
-        segments += 1;
         assert_eq!(journal.publish().unwrap(), at, "lap {lap}");
         assert!(reader.entry(at).is_none() && reader.end() <= at);
         let next = writer.append(&mut journal, 1, 10);
