@@ -1,5 +1,6 @@
-//! The gateway's broker killed at every instruction of its thread, from waking up to the commit of the cursors: copy into
-//! the journal, check, append, publish, commit. The next broker recovers, and the journal has every record once.
+//! The gateway's broker killed between waking up and the commit of the cursors: copy into the journal, check, append,
+//! publish, commit. The next broker recovers, and the journal has every record once. It is killed at each instruction that
+//! changes the journal or the cursors, at each system call, and at one in some of the rest.
 //!
 //! It is the real thread of `broker::start` in a process of its own, traced by its thread id: nothing in the gateway
 //! knows of this.
@@ -102,7 +103,7 @@ impl Scenario for Brokering {
 
 fn round() -> usize {
     let mut brokering = Brokering { board: Board::new(), place: None };
-    walk("broker: wake up, journal, publish, commit", 400, CHANGES_OF_A_ROUND, &mut brokering)
+    walk("broker: wake up, journal, publish, commit", 1000, CHANGES_OF_A_ROUND, &mut brokering)
 }
 
 fn main() {

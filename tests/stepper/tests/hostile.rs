@@ -207,7 +207,7 @@ impl Scenario for Disturbing {
 
 fn round() -> usize {
     let mut disturbing = Disturbing { board: Board::new(), outcomes: BTreeMap::new(), place: None };
-    let points = walk("broker: a lane turns hostile while it is read", 400, HOSTILE, &mut disturbing);
+    let points = walk("broker: a lane turns hostile while it is read", 900, HOSTILE, &mut disturbing);
     println!("outcomes: {:?}", disturbing.outcomes);
     for outcome in ["quarantined", "read to the end"] {
         assert!(

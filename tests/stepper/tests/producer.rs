@@ -1,4 +1,6 @@
-//! A producer killed at every instruction: everybody goes on, and sees a record wholly or not at all.
+//! A producer killed at every instruction: everybody goes on, and sees a record wholly or not at all. While it opens its
+//! lane or is refused, which takes longer: at each instruction that changes the lane, at each system call, and at one in
+//! some of the rest.
 
 mod common;
 
