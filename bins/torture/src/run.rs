@@ -350,8 +350,9 @@ impl Run {
                 self.fleet.note_threads()?;
                 let (numbers, sessions) = self.fleet.oracle().behind();
                 let words = format!(
-                    "waited {} s in vain for {what}; {sessions} sessions are {numbers} behind",
-                    PATIENCE.as_secs()
+                    "waited {} s in vain for {what}; {sessions} sessions are {numbers} behind: {}",
+                    PATIENCE.as_secs(),
+                    self.fleet.oracle().behind_names()
                 );
                 self.fleet.oracle().fault(Fault::Process, || words);
             }

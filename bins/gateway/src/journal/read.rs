@@ -105,9 +105,9 @@ impl JournalReader {
         let at = self.locate(offset).filter(|at| *at < end)?;
         let segment = self.segment.as_ref()?;
         let place = (at - segment.base()) as usize;
-        let readable = segment.readable();
+        let (readable, is_final) = segment.extent();
         let mut entry = Entry::decode(segment.bytes(place, readable.checked_sub(place)?)?, at)?;
-        if place + entry.len() == readable && segment.is_sealed() {
+        if place + entry.len() == readable && is_final {
             entry.next = segment.end() + SEGMENT_HEADER_LEN as u64;
         }
         Some(entry)
@@ -124,8 +124,8 @@ impl JournalReader {
             }
             let segment = self.segment.as_ref()?;
             let place = (at - segment.base()) as usize;
-            // Sealed before readable: once it is sealed, what is readable is final.
-            if !segment.is_sealed() || place < segment.readable() {
+            let (readable, is_final) = segment.extent();
+            if !is_final || place < readable {
                 return Some(at);
             }
             at = segment.end() + SEGMENT_HEADER_LEN as u64;

@@ -176,16 +176,20 @@ impl Segment {
         Some(unsafe { std::slice::from_raw_parts(start, len) })
     }
 
-    /// Place in the file up to which entries may be read.
+    /// Place in the file up to which entries may be read, and whether that is final, because nothing will be appended any
+    /// more.
+    ///
+    /// The seal is looked at first. The other way round, entries could be appended and the segment sealed between the two
+    /// looks, and whoever stood at the old place would take it for the end and pass over them.
     #[inline]
-    pub(super) fn readable(&self) -> usize {
-        self.readable.load(Ordering::Acquire) // pairs with the Release in `SegmentWriter::publish`
+    pub(super) fn extent(&self) -> (usize, bool) {
+        let is_final = self.sealed.load(Ordering::Acquire); // pairs with the Release in `seal`: `readable` is final
+        (self.readable(), is_final)
     }
 
-    /// Whether nothing will be appended any more.
     #[inline]
-    pub(super) fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::Acquire) // pairs with the Release in `seal`: `readable` is final
+    fn readable(&self) -> usize {
+        self.readable.load(Ordering::Acquire) // pairs with the Release in `SegmentWriter::publish`
     }
 
     pub(super) fn base(&self) -> u64 {
@@ -267,7 +271,7 @@ impl Segment {
     /// Nothing will be appended any more; `readable` is final.
     fn seal(&self) {
         self.store_word(USED_AT, self.readable() as u64);
-        self.sealed.store(true, Ordering::Release); // pairs with the Acquire in `is_sealed`
+        self.sealed.store(true, Ordering::Release); // pairs with the Acquire in `extent`
     }
 
     /// A sealed segment of an earlier process, read up to `used`.

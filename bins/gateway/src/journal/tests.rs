@@ -143,6 +143,41 @@ fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
     }
 }
 
+/// Found by the torture run: a reader that caught up, and was suspended between its looks at what is readable and at the
+/// seal, passed over everything that was appended in between.
+#[test]
+fn readers_that_follow_the_writer_through_many_segments_pass_over_nothing() {
+    const RECORDS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.retain_bytes = 1 << 40;
+    let mut journal = open(config).unwrap();
+    let start = journal.end();
+    std::thread::scope(|threads| {
+        // More readers than cores, so that some are suspended anywhere.
+        for _ in 0..12 {
+            let mut reader = journal.reader();
+            threads.spawn(move || {
+                let (mut at, mut seq) = (start, 0);
+                while seq < RECORDS {
+                    match reader.entry(at) {
+                        Some(entry) => {
+                            assert_eq!(entry.seq, seq + 1, "at {at}");
+                            (at, seq) = (entry.next, entry.seq);
+                        }
+                        None => std::thread::yield_now(),
+                    }
+                }
+            });
+        }
+        let mut writer = Writer::new();
+        for _ in 0..RECORDS {
+            writer.append(&mut journal, 1, 4_000);
+            journal.publish().unwrap();
+        }
+    });
+}
+
 #[test]
 fn what_is_appended_is_invisible_until_it_is_published() {
     let dir = tempfile::tempdir().unwrap();

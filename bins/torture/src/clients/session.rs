@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::frame::{Frame, Streams};
 use super::manners::Manners;
-use super::wire::{self, Entry, Event, Stream, Why};
+use super::wire::{self, Entry, Event, Mover, Stream, Why};
 use super::{Report, SessionStart};
 use crate::Result;
 use crate::life::Wish;
@@ -225,20 +225,21 @@ impl Session {
                 let stream = stream_of(&frame).ok_or_else(|| wrong("no stream"))?;
                 let data = frame.data.ok_or_else(|| wrong("no data"))?;
                 self.item(stream, frame.seq, data, frame.conflated)?;
-                self.step(stream, frame.epoch, frame.prev, frame.seq)?;
+                self.step(stream, frame.epoch, (frame.prev, frame.seq), Mover::Notification)?;
             }
             "batch" | "replay_end" => {
                 let stream = stream_of(&frame).ok_or_else(|| wrong("no stream"))?;
                 for item in &frame.items {
                     self.item(stream, item.seq, item.data, 0)?;
                 }
-                self.step(stream, frame.epoch, frame.prev, frame.seq)?;
+                let by = if frame.op == "batch" { Mover::Batch } else { Mover::ReplayEnd };
+                self.step(stream, frame.epoch, (frame.prev, frame.seq), by)?;
             }
             "heartbeat" => {
                 // Before the first `subscribed` it says nothing about a position.
                 let has_joined = self.has_joined;
                 for (stream, state) in both(streams()?).into_iter().filter(|_| has_joined) {
-                    self.step(stream, state.epoch, state.prev, state.seq)?;
+                    self.step(stream, state.epoch, (state.prev, state.seq), Mover::Heartbeat)?;
                 }
             }
             "auth_ok" => return Ok(Next::Say(self.subscribe(streams()?)?)),
@@ -248,7 +249,10 @@ impl Session {
                     let recovered = state.recovered != Some(false);
                     let epoch = wire::epoch(state.epoch).ok_or("a long epoch")?;
                     self.tell(stream, Event::Joined { seq: state.seq, recovered, epoch });
-                    self.start.positions[stream as usize] = Some((state.epoch.to_owned(), state.seq));
+                    // Otherwise the `resync` that follows says so, and why; this connection may end before it comes.
+                    if recovered {
+                        self.start.positions[stream as usize] = Some((state.epoch.to_owned(), state.seq));
+                    }
                 }
             }
             "resync" => {
@@ -298,9 +302,9 @@ impl Session {
     }
 
     /// Whether the position is right, the oracle judges.
-    fn step(&mut self, stream: Stream, epoch: &str, prev: u64, seq: u64) -> Result<()> {
+    fn step(&mut self, stream: Stream, epoch: &str, (prev, seq): (u64, u64), by: Mover) -> Result<()> {
         let packed = wire::epoch(epoch).ok_or("a long epoch")?;
-        self.tell(stream, Event::Move { prev, seq, epoch: packed });
+        self.tell(stream, Event::Move { prev, seq, epoch: packed, by });
         if let Some((known, at)) = &mut self.start.positions[stream as usize] {
             if known != epoch {
                 epoch.clone_into(known);

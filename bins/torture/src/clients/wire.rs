@@ -47,6 +47,19 @@ pub(crate) enum Why {
     Unknown,
 }
 
+/// What moved a position: for those who look for a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mover {
+    Notification,
+    Batch,
+    ReplayEnd,
+    Heartbeat,
+}
+
+impl Mover {
+    const ALL: [Self; 4] = [Self::Notification, Self::Batch, Self::ReplayEnd, Self::Heartbeat];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A notification in the frame whose move follows. `code` is its record's, 0 if it is none; it is not `sound` if it
@@ -62,6 +75,7 @@ pub(crate) enum Event {
         prev: u64,
         seq: u64,
         epoch: Epoch,
+        by: Mover,
     },
     /// What `auth_ok` says of a stream.
     Door {
@@ -103,7 +117,7 @@ impl Entry {
         let none = Epoch::default();
         let (kind, flag, words, epoch) = match self.event {
             Event::Item { seq, code, conflated, sound } => (1, sound, [seq, code, conflated], none),
-            Event::Move { prev, seq, epoch } => (2, false, [prev, seq, 0], epoch),
+            Event::Move { prev, seq, epoch, by } => (2, false, [prev, seq, by as u64], epoch),
             Event::Door { head, oldest, epoch } => (3, false, [head, oldest, 0], epoch),
             Event::Joined { seq, recovered, epoch } => (4, recovered, [seq, 0, 0], epoch),
             Event::Resync { head, why, epoch } => (5, false, [head, why as u64, 0], epoch),
@@ -126,7 +140,10 @@ impl Entry {
         let flag = bytes[6] != 0;
         let event = match bytes[5] {
             1 => Event::Item { seq: word(0), code: word(1), conflated: word(2), sound: flag },
-            2 => Event::Move { prev: word(0), seq: word(1), epoch },
+            2 => {
+                let by = *Mover::ALL.get(word(2) as usize)?;
+                Event::Move { prev: word(0), seq: word(1), epoch, by }
+            }
             3 => Event::Door { head: word(0), oldest: word(1), epoch },
             4 => Event::Joined { seq: word(0), recovered: flag, epoch },
             5 => {
@@ -176,7 +193,7 @@ mod tests {
         assert_eq!(epoch_text(&epoch), "7cadce57");
         for event in [
             Event::Item { seq: 1, code: 2, conflated: 3, sound: true },
-            Event::Move { prev: 4, seq: 5, epoch },
+            Event::Move { prev: 4, seq: 5, epoch, by: Mover::ReplayEnd },
             Event::Door { head: 6, oldest: 7, epoch },
             Event::Joined { seq: 8, recovered: true, epoch },
             Event::Resync { head: 9, why: Why::TooOld, epoch },

@@ -14,12 +14,16 @@
 
 pub(crate) mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bellwire::Channel;
 
-use crate::clients::wire::{Entry, Epoch, Event, Stream, Why, epoch_text};
+use crate::clients::wire::{Entry, Epoch, Event, Mover, Stream, Why, epoch_text};
 use crate::plan::{Plan, Record, user_id};
+
+/// Numbers that a frame steps over to be worth a note, and how many notes a session keeps.
+const LEAP: u64 = 20;
+const LEAPS_MAX: usize = 64;
 
 /// As many problems are told in full.
 const TOLD_MAX: usize = 12;
@@ -56,6 +60,8 @@ struct Cursor {
     last: u64,
     /// What frames stepped over, `from..=to`.
     skipped: Vec<(u64, u64)>,
+    /// The same of the long ones, with what stepped over them: at the bound the oldest are forgotten.
+    leaps: VecDeque<(u64, u64, Mover)>,
     /// What was announced as lost, `from..=to`.
     gone: Vec<(u64, u64)>,
     /// Positions at which connections began.
@@ -200,6 +206,20 @@ impl Oracle {
         (numbers, sessions)
     }
 
+    /// The first of those that are behind, in words.
+    pub(crate) fn behind_names(&self) -> String {
+        let mut names = Vec::new();
+        for (id, session) in self.sessions.iter().enumerate() {
+            for stream in Stream::BOTH {
+                let head = self.canons[self.canon_index(session.user, stream)].head;
+                if session.cursors[stream as usize].position < head && names.len() < 3 {
+                    names.push(format!("{} of {head}", self.name(id as u32, stream)));
+                }
+            }
+        }
+        names.join(", ")
+    }
+
     /// Reports a problem that somebody else found.
     pub(crate) fn fault(&mut self, fault: Fault, words: impl FnOnce() -> String) {
         self.fault_times(fault, 1, words);
@@ -256,7 +276,7 @@ impl Oracle {
             Event::Item { seq, code, conflated, sound } => {
                 self.item(session, stream, seq, code, conflated, sound)
             }
-            Event::Move { prev, seq, epoch } => self.step(session, stream, prev, seq, epoch),
+            Event::Move { prev, seq, epoch, by } => self.step(session, stream, (prev, seq), epoch, by),
             Event::Door { head, oldest, epoch } => self.door(session, stream, head, oldest, epoch),
             Event::Joined { seq, recovered, epoch } => self.joined(session, stream, seq, recovered, epoch),
             Event::Resync { head, why, epoch } => self.resync(session, stream, head, why, epoch),
@@ -339,7 +359,7 @@ impl Oracle {
     }
 
     /// The whole frame has come: its items count, and the position moves.
-    fn step(&mut self, id: u32, stream: Stream, prev: u64, seq: u64, epoch: Epoch) {
+    fn step(&mut self, id: u32, stream: Stream, (prev, seq): (u64, u64), epoch: Epoch, by: Mover) {
         let held = std::mem::take(&mut self.sessions[id as usize].held);
         let cursor = &self.sessions[id as usize].cursors[stream as usize];
         if prev != cursor.position || epoch != cursor.epoch || seq < prev {
@@ -363,14 +383,14 @@ impl Oracle {
             self.counts.delivered += 1;
             let cursor = &mut self.sessions[id as usize].cursors[stream as usize];
             if item > expected + 1 {
-                cursor.skip(expected + 1, item - 1);
+                cursor.skip(expected + 1, item - 1, by);
             }
             cursor.last = item;
             expected = item;
         }
         let cursor = &mut self.sessions[id as usize].cursors[stream as usize];
         if seq > expected {
-            cursor.skip(expected + 1, seq);
+            cursor.skip(expected + 1, seq, by);
         }
         cursor.last = cursor.last.max(seq);
         cursor.position = seq;
@@ -486,7 +506,13 @@ impl Oracle {
 }
 
 impl Cursor {
-    fn skip(&mut self, from: u64, to: u64) {
+    fn skip(&mut self, from: u64, to: u64, by: Mover) {
+        if to - from >= LEAP {
+            if self.leaps.len() == LEAPS_MAX {
+                self.leaps.pop_front();
+            }
+            self.leaps.push_back((from, to, by));
+        }
         match self.skipped.last_mut() {
             Some(last) if last.1 + 1 == from => last.1 = to,
             _ => self.skipped.push((from, to)),

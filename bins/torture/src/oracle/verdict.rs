@@ -180,8 +180,11 @@ impl Oracle {
                 _ if !is_skipped || is_gone => {}
                 _ if !session.channels.contains(&facts.message_type.channel()) => {}
                 Some(key) if replaced.contains_key(&key) => spared.push((seq, key)),
-                _ => problems
-                    .push((1, format!("seq {seq}, {record:?} ({}), never came", facts.message_type.name()))),
+                _ => {
+                    let leap = cursor.leaps.iter().find(|leap| (leap.0..=leap.1).contains(&seq));
+                    let kind = facts.message_type.name();
+                    problems.push((1, format!("seq {seq}, {record:?} ({kind}), never came; leap {leap:?}")));
+                }
             }
         }
         spared.reverse();
@@ -246,7 +249,7 @@ fn stream_name(index: usize, users: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::wire::{Entry, Event, epoch};
+    use crate::clients::wire::{Entry, Event, Mover, epoch};
     use crate::plan::Plan;
     use bellwire::Channel;
 
@@ -278,7 +281,7 @@ mod tests {
                     }
                     let conflated = conflated.get(&seq).copied().unwrap_or_default();
                     take(Event::Item { seq, code: record.code(), conflated, sound: true });
-                    take(Event::Move { prev, seq, epoch });
+                    take(Event::Move { prev, seq, epoch, by: Mover::Notification });
                     prev = seq;
                 }
             }
@@ -293,7 +296,7 @@ mod tests {
             for (seq, record) in (1..).zip(records) {
                 take(Event::Item { seq, code: record.code(), conflated: 0, sound: true });
             }
-            take(Event::Move { prev: 0, seq: records.len() as u64, epoch });
+            take(Event::Move { prev: 0, seq: records.len() as u64, epoch, by: Mover::Batch });
         }
         let account = Account { confirmed: NUMBERS, intended: NUMBERS, ..Account::default() };
         oracle.conclude(&[account]);
