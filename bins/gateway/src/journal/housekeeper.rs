@@ -21,9 +21,6 @@ use super::{JournalConfig, SyncPolicy};
 const ORDERS_MAX: usize = 32;
 /// How long after a failure the next segment's space is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
-/// File of the segment that is allocated ahead.
-const AHEAD: &str = "next.prep";
-
 enum Order {
     /// This segment is full; allocate the next but one.
     Rolled(Arc<Segment>),
@@ -47,7 +44,8 @@ impl Housekeeper {
             orders,
             ahead: Arc::clone(&ahead),
             shared: Arc::clone(shared),
-            path: config.dir.join(AHEAD),
+            dir: config.dir.clone(),
+            allocated: 0,
             segment_bytes: config.segment_bytes,
             sync: config.sync,
             synced_end: shared.end(),
@@ -105,7 +103,9 @@ struct Work {
     orders: Receiver<Order>,
     ahead: Arc<Mutex<Option<Blank>>>,
     shared: Arc<Shared>,
-    path: PathBuf,
+    dir: PathBuf,
+    /// How many segments were allocated ahead, or were to be.
+    allocated: u64,
     segment_bytes: u64,
     sync: SyncPolicy,
     /// End of the journal at the last sync.
@@ -143,12 +143,16 @@ impl Work {
     }
 
     /// Whether there is a segment ahead now.
-    fn allocate_ahead(&self) -> bool {
+    ///
+    /// Each has a name of its own. The last one may have been taken and not have got its final name yet: a file made anew
+    /// under the same name would be that one, emptied, while it is written to.
+    fn allocate_ahead(&mut self) -> bool {
         let is_there = || self.ahead.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if is_there() {
             return true;
         }
-        match allocate(&self.path, self.segment_bytes) {
+        self.allocated += 1;
+        match allocate(&self.dir.join(format!("next-{}.prep", self.allocated)), self.segment_bytes) {
             Ok(blank) => {
                 *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(blank);
                 self.shared.tight.store(false, Ordering::Relaxed); // a hint for people

@@ -4,8 +4,9 @@ mod damage;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire::Priority;
@@ -141,6 +142,33 @@ fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
         at = entry.next;
         assert_eq!(at, reader.end());
     }
+}
+
+/// Found by the torture run's regression test: orders to the housekeeper that had piled up made it empty the segment that
+/// was just being put into use.
+#[test]
+fn a_segment_that_was_taken_is_not_allocated_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let journal = open(config.clone()).unwrap();
+    let take = || {
+        loop {
+            if let Some(blank) = journal.keeper.take_blank(config.segment_bytes) {
+                return blank;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let first = take();
+    let before = std::fs::metadata(first.path()).unwrap();
+    journal.keeper.rolled(Arc::clone(journal.writer.segment()));
+    let second = take();
+    assert_ne!(first.path(), second.path());
+    let after = std::fs::metadata(first.path()).unwrap();
+    assert_eq!(
+        (before.ino(), before.len(), before.mtime_nsec()),
+        (after.ino(), after.len(), after.mtime_nsec())
+    );
 }
 
 /// Found by the torture run: a reader that caught up, and was suspended between its looks at what is readable and at the
