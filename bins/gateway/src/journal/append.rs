@@ -273,15 +273,15 @@ impl Journal {
     /// Closes the last segment and opens the next.
     #[cold]
     fn roll(&mut self, now: i64) -> Result<(), JournalError> {
-        let blank = match self.keeper.take_blank(self.config.segment_bytes) {
-            Some(blank) => blank,
-            None => allocate(&self.config.dir.join("roll.prep"), self.config.segment_bytes)?,
-        };
         let full = Arc::clone(self.writer.segment());
         full.fault()?;
         if self.config.sync == SyncPolicy::Every {
             full.sync()?;
         }
+        let blank = match self.keeper.take_blank(self.config.segment_bytes) {
+            Some(blank) => blank,
+            None => allocate(&self.config.dir.join("roll.prep"), self.config.segment_bytes)?,
+        };
         let next = activate(
             blank,
             &self.config,

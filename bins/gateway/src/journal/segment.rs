@@ -53,15 +53,15 @@ pub(super) struct Blank {
     path: PathBuf,
 }
 
-/// Makes a file of `len` bytes with all its space allocated, and maps it.
+/// Makes a new file of `len` bytes with all its space allocated, and maps it. A file of that name is an error: somebody may
+/// have it mapped.
 ///
 /// On failure nothing stays behind: an allocation that fails leaves the file grown, and that room belongs to others.
 pub(super) fn allocate(path: &Path, len: u64) -> Result<Blank, JournalError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)
         .map_err(JournalError::io(path, "create"))?;
@@ -120,7 +120,10 @@ impl Blank {
         writer.segment.store_word(GENERATION_AT, generation_word(generation));
         writer.segment.store_word(FRESH_AT, fresh_from);
         writer.segment.store_word(0, MAGIC);
-        std::fs::rename(&self.path, name).map_err(JournalError::io(name, "name the segment"))?;
+        if let Err(error) = std::fs::rename(&self.path, name) {
+            let _ = std::fs::remove_file(&self.path); // the first error is the one to report
+            return Err(JournalError::io(name, "name the segment")(error));
+        }
         Ok(writer)
     }
 }
