@@ -107,7 +107,8 @@ impl JournalReader {
         let place = (at - segment.base()) as usize;
         let (readable, is_final) = segment.extent();
         let mut entry = Entry::decode(segment.bytes(place, readable.checked_sub(place)?)?, at)?;
-        if place + entry.len() == readable && is_final {
+        // Also if it is not final yet: behind the last byte of the file nothing of this segment can stand.
+        if entry.next == segment.end() || (place + entry.len() == readable && is_final) {
             entry.next = segment.end() + SEGMENT_HEADER_LEN as u64;
         }
         Some(entry)
@@ -123,6 +124,8 @@ impl JournalReader {
                 self.segment = self.shared.find(at);
             }
             let segment = self.segment.as_ref()?;
+            // The end of a segment that is full to the last byte is where the next one begins, with its header.
+            at = if at == segment.base() { segment.first_entry() } else { at };
             let place = (at - segment.base()) as usize;
             let (readable, is_final) = segment.extent();
             if !is_final || place < readable {

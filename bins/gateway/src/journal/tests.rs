@@ -144,6 +144,46 @@ fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
     }
 }
 
+/// Found by the torture run: who had read the last entry of a segment that is full to the last byte, before the next one
+/// was begun, stood at a place where nothing ever stands, and was offered nothing any more.
+#[test]
+fn a_segment_that_is_full_to_the_last_byte_ends_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    let mut reader = journal.reader();
+    let (mut writer, mut at) = (Writer::new(), journal.end());
+    for segment in 1..4 {
+        while journal.writer.room() > 2_000 {
+            writer.append(&mut journal, 1, 500);
+            journal.publish().unwrap();
+            at = reader.entry(at).unwrap().next;
+        }
+        let room = journal.writer.room();
+        let len_of = |len: &usize| {
+            super::append::entry_len(order_record("user_1", &"o".repeat(*len), Priority::P1, 1).archive.len())
+        };
+        let len = (1..2_000).find(|len| len_of(len) == room).unwrap();
+        writer.append(&mut journal, 1, len);
+        let end = journal.publish().unwrap();
+        assert_eq!(journal.writer.room(), 0);
+        // One reader has seen the last entry, one stands exactly at the end: as a shard does that starts then.
+        at = reader.entry(at).unwrap().next;
+        assert!(reader.entry(at).is_none() && reader.end() <= at);
+        let next = writer.append(&mut journal, 1, 10);
+        journal.publish().unwrap();
+        for place in [at, end] {
+            assert_eq!(
+                reader.entry(place).map(|entry| kept(&entry)),
+                Some(next.clone()),
+                "segment {segment}"
+            );
+        }
+        at = reader.entry(at).unwrap().next;
+    }
+    assert_eq!(read_all(&mut journal.reader()).len() as u64, writer.count);
+}
+
 /// Found by the torture run's regression test: orders to the housekeeper that had piled up made it empty the segment that
 /// was just being put into use.
 #[test]
