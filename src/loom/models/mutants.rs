@@ -9,6 +9,16 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("src/producer/consumers.rs", "", "the handshake with consumers: not modelled yet"),
     ("src/reader/lanes.rs", "", "the handshake with producers: not modelled yet"),
     ("src/reader/options.rs", "attachment", "the handshake with producers: not modelled yet"),
+    (
+        "src/region/guard.rs",
+        "",
+        "a table that a signal handler reads: not modelled, argued in the module's head",
+    ),
+    (
+        "src/region/foreign.rs",
+        "",
+        "orders loads before the look at the guard's mark: not modelled, see the guard",
+    ),
     ("src/reader/waiting.rs", "", "the waker: the same words as the doorbell's, not modelled yet"),
     ("src/reader/mod.rs", "mark", "orders stores of a process that is killed, which no thread sees"),
 ];
