@@ -134,6 +134,8 @@ impl SharedBytes {
         unsafe { &*self.0 }
     }
 
+    /// # Safety
+    /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
     pub(crate) unsafe fn load_words(self, at: usize, words: &mut [u64]) {
         let mut bytes = vec![0; 8 * words.len()];
         self.arena().load(self.1 + at, &mut bytes);
@@ -142,10 +144,14 @@ impl SharedBytes {
         }
     }
 
+    /// # Safety
+    /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
     pub(crate) unsafe fn copy_out(self, at: usize, dst: &mut [u8]) {
         self.arena().load(self.1 + at, dst);
     }
 
+    /// # Safety
+    /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
     pub(crate) unsafe fn in_place<'a>(self, at: usize, len: usize) -> &'a [u8] {
         let arena = self.arena();
         for index in arena.grains(self.1 + at, len) {
@@ -168,6 +174,8 @@ impl OwnBytes {
         Self(SharedBytes::new(base))
     }
 
+    /// # Safety
+    /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
     pub(crate) unsafe fn write<R>(&mut self, at: usize, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
         let at = self.0.1 + at;
         let mut bytes = vec![0; len];
@@ -177,6 +185,8 @@ impl OwnBytes {
         result
     }
 
+    /// # Safety
+    /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
     pub(crate) unsafe fn read<const N: usize>(&self, at: usize) -> [u8; N] {
         let mut bytes = [0; N];
         self.0.arena().newest(self.0.1 + at, &mut bytes);
