@@ -154,8 +154,9 @@ impl Tap {
                 *total = total.saturating_add(lost); // a claim of the lane's
                 Ok(TapPoll::Lost { records: lost })
             }
-            Next::Record(header) => {
-                ring.advance(&header);
+            Next::Record => {
+                let header = *ring.found();
+                ring.advance();
                 let archive =
                     &self.scratch[RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.archive_len as usize];
                 Ok(TapPoll::Record(TapRecord { header, archive }))

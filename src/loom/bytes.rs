@@ -136,12 +136,11 @@ impl SharedBytes {
 
     /// # Safety
     /// The caller's promise is that of production, see `ring::bytes`. Here it is not relied upon.
-    pub(crate) unsafe fn load_words(self, at: usize, words: &mut [u64]) {
-        let mut bytes = vec![0; 8 * words.len()];
+    pub(crate) unsafe fn load_words<const N: usize>(self, at: usize) -> [u64; N] {
+        let mut bytes = vec![0; 8 * N];
         self.arena().load(self.1 + at, &mut bytes);
-        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*chunk);
-        }
+        let words = bytes.as_chunks::<8>().0;
+        std::array::from_fn(|index| u64::from_le_bytes(words[index]))
     }
 
     /// # Safety

@@ -10,7 +10,6 @@ use super::{LaneFault, Slot};
 use crate::bus::{LANES_MAX, SegmentKind, segment_file};
 use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
 use crate::producer::data_offsets;
-use crate::record::RecordHeader;
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignLane;
 use crate::region::{OpenError, SegmentFault, Trust};
@@ -106,10 +105,9 @@ impl Refresh {
     }
 }
 
-/// A record that was found, and whether the producer respects the cursor there.
+/// A record was found; whether the producer respects the cursor there.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    header: RecordHeader,
     gated: bool,
 }
 
@@ -118,7 +116,6 @@ pub(super) struct Lane {
     // Declared before the mapping that they point into.
     pub(super) rings: [RingReader; 4],
     pub(super) info: LaneInfo,
-    peeked: [Option<RecordHeader>; 4],
     /// Our slot for it in the cursor segment.
     slot: usize,
     committed: [u64; 4],
@@ -181,6 +178,7 @@ impl Lane {
             let next = if gated { reader.next_gated() } else { reader.next_ungated(scratch) };
             // Whatever was read of memory that is gone is nothing, also if it looks like something.
             if let Some(fault) = self.fault() {
+                self.rings[ring].forget();
                 return Err(fault.into());
             }
             match next {
@@ -188,10 +186,9 @@ impl Lane {
                 Ok(Next::Overrun { lost }) => {
                     self.info.lost[ring] = self.info.lost[ring].saturating_add(lost); // a claim of the lane's
                 }
-                Ok(Next::Record(header)) => {
-                    self.peeked[ring] = Some(header);
+                Ok(Next::Record) => {
                     self.stirred = true;
-                    return Ok(Some(Found { header, gated }));
+                    return Ok(Some(Found { gated }));
                 }
                 // A promise that was withdrawn meanwhile explains anything; without it, look again.
                 Err(_) if gated && !self.is_gated(attachment, ring) => {}
@@ -204,15 +201,13 @@ impl Lane {
     #[inline]
     pub(super) fn slot<'a>(&'a self, ring: usize, found: Found, scratch: &'a [u8]) -> Slot<'a> {
         let copied = (!found.gated).then_some(scratch);
-        Slot::new(&self.rings[ring], self.mapping.segment(), found.header, copied)
+        Slot::new(&self.rings[ring], self.mapping.segment(), copied)
     }
 
     /// Moves behind what [`Self::next`] just found.
     #[inline]
     pub(super) fn advance(&mut self, ring: usize) {
-        if let Some(header) = self.peeked[ring].take() {
-            self.rings[ring].advance(&header);
-        }
+        self.rings[ring].advance();
     }
 
     pub(super) fn has_more(&self) -> bool {
@@ -425,7 +420,6 @@ impl Lanes {
         self.slots[place] = Some(Lane {
             rings,
             info: LaneInfo { name: name.to_owned(), path, key, lost: [0; 4], missed, quarantined: None },
-            peeked: [None; 4],
             slot,
             committed: places.map(|place| place.position),
             turns,

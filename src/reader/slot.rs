@@ -12,25 +12,19 @@ use crate::ring::reader::RingReader;
 pub struct Slot<'a> {
     ring: &'a RingReader,
     segment: &'a ForeignSegment,
-    header: RecordHeader,
     /// The whole record, if the producer does not respect our cursor yet and the record was copied therefore.
     copied: Option<&'a [u8]>,
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(
-        ring: &'a RingReader,
-        segment: &'a ForeignSegment,
-        header: RecordHeader,
-        copied: Option<&'a [u8]>,
-    ) -> Self {
-        Self { ring, segment, header, copied }
+    pub(super) fn new(ring: &'a RingReader, segment: &'a ForeignSegment, copied: Option<&'a [u8]>) -> Self {
+        Self { ring, segment, copied }
     }
 
     /// The header.
     #[inline]
-    pub fn header(&self) -> &RecordHeader {
-        &self.header
+    pub fn header(&self) -> &'a RecordHeader {
+        self.ring.found()
     }
 
     /// Where the record begins in its ring.
@@ -53,9 +47,9 @@ impl<'a> Slot<'a> {
     #[inline]
     pub fn copy_archive(&self, dst: &mut [u8]) -> Result<(), LaneFault> {
         match self.copied {
-            Some(record) => dst.copy_from_slice(archive_of(record, &self.header)),
+            Some(record) => dst.copy_from_slice(archive_of(record, self.header())),
             None => {
-                self.ring.copy_archive(&self.header, dst);
+                self.ring.copy_archive(dst);
                 if !self.ring.intact(self.position()) {
                     return Err(LaneFault::Overtaken { at: self.position() });
                 }
@@ -75,13 +69,13 @@ impl<'a> Slot<'a> {
     #[inline]
     pub fn view(&self) -> Result<NotificationView<'a>, LaneFault> {
         let archive = match self.copied {
-            Some(record) => archive_of(record, &self.header),
+            Some(record) => archive_of(record, self.header()),
             // SAFETY: the header is what the ring showed, the producer respects the cursor (else the record would have
             // been copied), the cursor does not move while `self` borrows the reader; trusting the producer is what
             // this function is documented to do.
-            None => unsafe { self.ring.archive(&self.header) },
+            None => unsafe { self.ring.archive() },
         };
-        let view = self.header.view(archive);
+        let view = self.header().view(archive);
         if let Some(fault) = self.segment.fault() {
             return Err(fault.into());
         }

@@ -17,15 +17,15 @@ impl SharedBytes {
     /// Loads words as numbers, each of them once.
     ///
     /// # Safety
-    /// `at` is a multiple of 8, and that many words from there are valid for reads.
+    /// `at` is a multiple of 8, and `N` words from there are valid for reads.
     #[inline]
-    pub(crate) unsafe fn load_words(self, at: usize, words: &mut [u64]) {
+    pub(crate) unsafe fn load_words<const N: usize>(self, at: usize) -> [u64; N] {
         let src = self.0.wrapping_add(at).cast::<u64>().cast_mut();
-        for (index, word) in words.iter_mut().enumerate() {
+        std::array::from_fn(|index| {
             // SAFETY: the caller's promise; the memory is shared and read as an atomic.
             let shared = unsafe { AtomicU64::from_ptr(src.wrapping_add(index)) };
-            *word = u64::from_le(shared.load(Ordering::Relaxed)); // ordered by the caller: an Acquire before, or a fence behind
-        }
+            u64::from_le(shared.load(Ordering::Relaxed)) // ordered by the caller: an Acquire before, or a fence behind
+        })
     }
 
     /// Copies `dst.len()` bytes by relaxed loads of whole words: bytes that change meanwhile come out old, new or mixed,

@@ -40,8 +40,8 @@ pub enum RingFault {
 pub(crate) enum Next {
     /// Nothing was committed behind the cursor.
     Empty,
-    /// A record at the cursor, its header checked.
-    Record(RecordHeader),
+    /// A record at the cursor, its header checked: [`RingReader::found`].
+    Record,
     /// The cursor was overtaken and stands at the oldest intact record now.
     Overrun { lost: u64 },
 }
@@ -59,6 +59,9 @@ pub(crate) struct RingReader {
     offset: u64,
     /// The committed position as last seen.
     committed: u64,
+    /// The header of the record at the cursor, if its length is not 0. It is kept here and lent from here: handed along by
+    /// value through every layer it would be copied at each.
+    found: RecordHeader,
 }
 
 impl RingReader {
@@ -72,7 +75,16 @@ impl RingReader {
         at: Place,
     ) -> Self {
         let bytes = SharedBytes::new(data);
-        Self { header, bytes, capacity, priority, at, offset: at.position % capacity, committed: at.position }
+        Self {
+            header,
+            bytes,
+            capacity,
+            priority,
+            at,
+            offset: at.position % capacity,
+            committed: at.position,
+            found: RecordHeader::from_words([0; RECORD_HEADER_LEN / 8]),
+        }
     }
 
     pub(crate) fn header(&self) -> &RingHeader {
@@ -105,6 +117,18 @@ impl RingReader {
         self.at = at;
         self.offset = at.position % self.capacity;
         self.committed = at.position;
+        self.forget();
+    }
+
+    /// The header of the record that `next_*` showed last.
+    #[inline]
+    pub(crate) fn found(&self) -> &RecordHeader {
+        &self.found
+    }
+
+    /// As if nothing had been shown: [`Self::advance`] stays here.
+    pub(crate) fn forget(&mut self) {
+        self.found.record_len = 0;
     }
 
     /// Looks at the next record in place; the producer respects the cursor.
@@ -115,7 +139,10 @@ impl RingReader {
                 return Ok(Next::Empty);
             }
             match self.header_at(self.at.position, self.offset, self.committed)? {
-                Some(header) => return Ok(Next::Record(header)),
+                Some(header) => {
+                    self.found = header;
+                    return Ok(Next::Record);
+                }
                 None => self.skip_padding(),
             }
         }
@@ -155,18 +182,25 @@ impl RingReader {
                 }
             }
             match header? {
-                Some(header) => return Ok(Next::Record(header)),
+                Some(header) => {
+                    self.found = header;
+                    return Ok(Next::Record);
+                }
                 None => self.skip_padding(),
             }
         }
     }
 
-    /// Moves behind the record that `next_*` showed.
+    /// Moves behind the record that `next_*` showed; stays if there was none since the cursor moved.
     #[inline]
-    pub(crate) fn advance(&mut self, header: &RecordHeader) {
-        self.at.position += u64::from(header.record_len);
+    pub(crate) fn advance(&mut self) {
+        let len = u64::from(std::mem::take(&mut self.found.record_len));
+        if len == 0 {
+            return;
+        }
+        self.at.position += len;
         self.at.ordinal = self.at.ordinal.wrapping_add(1); // it began as a claim of the lane's
-        self.offset += u64::from(header.record_len);
+        self.offset += len;
         if self.offset == self.capacity {
             self.offset = 0;
         }
@@ -175,19 +209,20 @@ impl RingReader {
     /// The archive of the record at the cursor, in place.
     ///
     /// # Safety
-    /// `header` is what [`Self::next_gated`] just showed, the producer respects the cursor, and it is trusted not to
-    /// rewrite what it has published.
+    /// [`Self::next_gated`] just showed that record, the producer respects the cursor, and it is trusted not to rewrite
+    /// what it has published.
     #[inline]
-    pub(crate) unsafe fn archive<'a>(&self, header: &RecordHeader) -> &'a [u8] {
+    pub(crate) unsafe fn archive<'a>(&self) -> &'a [u8] {
+        let len = self.found.archive_len as usize;
         // SAFETY: `next_gated` checked that the record lies within the ring and that the archive lies within the
         // record; the rest is the caller's promise.
-        unsafe { self.bytes.in_place(self.offset as usize + RECORD_HEADER_LEN, header.archive_len as usize) }
+        unsafe { self.bytes.in_place(self.offset as usize + RECORD_HEADER_LEN, len) }
     }
 
-    /// Copies the archive of the record at the cursor; `header` is what `next_gated` just showed.
+    /// Copies the archive of the record at the cursor, which `next_gated` just showed.
     #[inline]
-    pub(crate) fn copy_archive(&self, header: &RecordHeader, dst: &mut [u8]) {
-        assert!(dst.len() == header.archive_len as usize, "room for the archive exactly");
+    pub(crate) fn copy_archive(&self, dst: &mut [u8]) {
+        assert!(dst.len() == self.found.archive_len as usize, "room for the archive exactly");
         // SAFETY: `next_gated` checked that the record lies within the ring and the archive within the record, whose
         // length is a multiple of 16, so that whole words may be read.
         unsafe { self.bytes.copy_out(self.offset as usize + RECORD_HEADER_LEN, dst) };
@@ -260,10 +295,15 @@ impl RingReader {
     #[inline]
     fn header_at(&self, at: u64, offset: u64, committed: u64) -> Result<Option<RecordHeader>, RingFault> {
         let left = self.capacity - offset;
-        let mut words = [0; RECORD_HEADER_LEN / 8];
-        let count = words.len().min(left as usize / 8);
-        // SAFETY: `offset < capacity` and both are multiples of 16, so that `count` words lie within.
-        unsafe { self.bytes.load_words(offset as usize, &mut words[..count]) };
+        let words = if left >= RECORD_HEADER_LEN as u64 {
+            // SAFETY: that many bytes are left of the ring.
+            unsafe { self.bytes.load_words(offset as usize) }
+        } else {
+            // Too little for a record: padding, whose header has two words.
+            // SAFETY: `offset < capacity` and both are multiples of 16.
+            let [lengths, kind] = unsafe { self.bytes.load_words(offset as usize) };
+            [lengths, kind, 0, 0, 0, 0]
+        };
         let header = RecordHeader::from_words(words);
         let record_len = u64::from(header.record_len);
         let bad_len = || RingFault::Length { len: header.record_len, at, position: committed };

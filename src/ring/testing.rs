@@ -159,22 +159,22 @@ impl Gated {
     pub(crate) fn look(&mut self) -> bool {
         let ring = &mut self.reader.ring;
         let header = match ring.next_gated() {
-            Ok(Next::Record(header)) => header,
+            Ok(Next::Record) => *ring.found(),
             Ok(Next::Empty) => return false,
             other => panic!("{other:?}"),
         };
         let sequence = if self.copies {
             let mut archive = vec![0; header.archive_len as usize];
-            ring.copy_archive(&header, &mut archive);
+            ring.copy_archive(&mut archive);
             assert!(ring.intact(ring.at().position), "overtaken although gating");
             sequence_of(&header, &archive)
         } else {
             // SAFETY: the header was just shown and the writer respects the cursor, which the model checks.
-            sequence_of(&header, unsafe { ring.archive(&header) })
+            sequence_of(&header, unsafe { ring.archive() })
         };
         self.received += 1;
         assert_eq!(sequence, self.received, "every record once and in order");
-        ring.advance(&header);
+        ring.advance();
         let at = ring.at();
         self.cursor.commit(at.position, at.ordinal, self.received.is_multiple_of(2));
         true
@@ -184,10 +184,10 @@ impl Gated {
     #[cfg(not(bellwire_loom))]
     pub(crate) fn look_hastily(&mut self) -> bool {
         let ring = &mut self.reader.ring;
-        let Ok(Next::Record(header)) = ring.next_gated() else { return false };
+        let Ok(Next::Record) = ring.next_gated() else { return false };
         // SAFETY: none. This is the control of the tool that watches for exactly this; bytes of any value are numbers.
-        let archive = unsafe { ring.archive(&header) };
-        ring.advance(&header);
+        let archive = unsafe { ring.archive() };
+        ring.advance();
         let at = ring.at();
         self.received += 1;
         self.cursor.commit(at.position, at.ordinal, self.received.is_multiple_of(2));
@@ -211,11 +211,11 @@ impl Tally {
         match reader.ring.next_ungated(&mut reader.scratch) {
             Ok(Next::Empty) => return false,
             Ok(Next::Overrun { lost }) => self.lost += lost,
-            Ok(Next::Record(header)) => {
-                let sequence = sequence_of_copy(&header, &reader.scratch);
+            Ok(Next::Record) => {
+                let sequence = sequence_of_copy(reader.ring.found(), &reader.scratch);
                 self.received += 1;
                 assert_eq!(sequence, self.received + self.lost, "received + lost = published so far");
-                reader.ring.advance(&header);
+                reader.ring.advance();
                 assert!(self.with_next != Some(sequence) || reader.ring.has_more(), "half a batch");
             }
             Err(fault) => panic!("{fault}"),

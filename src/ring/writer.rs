@@ -197,7 +197,9 @@ impl RingWriter {
         debug_assert!(self.fits(len) && self.offset + len as u64 <= self.capacity);
         let write = |record: &mut [u8]| {
             // The last words first: what the archive does not cover of them stays zero.
-            record[len - 16..].fill(0);
+            if let Some(last) = record.last_chunk_mut::<16>() {
+                *last = [0; 16];
+            }
             record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
             write_archive(&mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.archive_len as usize])
         };
