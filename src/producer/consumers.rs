@@ -28,7 +28,6 @@ pub(super) struct Consumers {
 
 struct Consumer {
     name: String,
-    key: u64,
     cursors: ForeignCursors,
     /// Its slot for our lane, once it has one.
     slot: Option<usize>,
@@ -201,7 +200,6 @@ impl Consumer {
         let ack = lane.acks.iter().position(mine).or_else(|| lane.acks.iter().position(free));
         let mut consumer = Self {
             name,
-            key,
             slot: None,
             ack,
             gates: true,
@@ -264,6 +262,5 @@ fn tell(ack: &Ack, consumer: &Consumer) {
     for (promised, from) in ack.gating_from.iter().zip(consumer.gating_from) {
         promised.store(from, Ordering::Relaxed); // published by the next store
     }
-    debug_assert_eq!(ack.key.load(Ordering::Relaxed), consumer.key);
     ack.attachment.store(consumer.acknowledged, Ordering::Release); // pairs with the Acquire in `is_gated`
 }

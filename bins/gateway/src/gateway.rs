@@ -20,7 +20,7 @@ use crate::journal::{JournalConfig, SyncPolicy};
 use crate::protocol::Close;
 use crate::shard::counters::Counters;
 use crate::shard::limits::Limits;
-use crate::shard::{Bell, Connection, Settings, ShardHandle, ShardParts};
+use crate::shard::{Connection, Desk, Settings, ShardHandle, ShardParts};
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -96,11 +96,11 @@ pub async fn run(
         ..config.limits.clone()
     });
     let settings = Arc::new(Settings::from(config));
-    let bells: Vec<Arc<Bell>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
-    let signals = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn ShardSignal>).collect();
+    let desks: Vec<Arc<Desk>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
+    let signals = desks.iter().map(|desk| Arc::clone(desk) as Arc<dyn ShardSignal>).collect();
     let broker = broker::start(broker_config(config), signals)?;
-    let mut shards = Vec::with_capacity(bells.len());
-    for (index, bell) in bells.into_iter().enumerate() {
+    let mut shards = Vec::with_capacity(desks.len());
+    for (index, desk) in desks.into_iter().enumerate() {
         let parts = ShardParts {
             settings: Arc::clone(&settings),
             verifier: verifier.clone(),
@@ -109,7 +109,7 @@ pub async fn run(
             queries: broker.queries(),
         };
         shards
-            .push(ShardHandle::start(index, bell, parts).map_err(|error| RunError::Shard { index, error })?);
+            .push(ShardHandle::start(index, desk, parts).map_err(|error| RunError::Shard { index, error })?);
     }
     started();
 

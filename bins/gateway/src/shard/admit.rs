@@ -1,7 +1,8 @@
 //! From a connection to an open session: handshake, `hello`, token, the broker's answer, `auth_ok`.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::session::{Allowance, CONFLATE_AT, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
 use super::table::Handle;
@@ -47,23 +48,24 @@ impl Answer {
 impl Shard {
     /// Starts handshakes; `true` if connections are left.
     pub(super) fn take_connections(&mut self) -> bool {
-        while self.inbox.handshakes.get() < HANDSHAKES_MAX {
+        // Relaxed throughout: a number of this thread.
+        while self.inbox.handshakes.load(Ordering::Relaxed) < HANDSHAKES_MAX {
             let Ok(Connection { stream, place }) = self.connections.try_recv() else { return false };
             let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
                 self.counters.handshakes_failed.add(1);
                 continue;
             };
-            let (inbox, verifier) = (Rc::clone(&self.inbox), Rc::clone(&self.verifier));
+            let (inbox, verifier) = (Arc::clone(&self.inbox), Arc::clone(&self.verifier));
             let (bell, counters) = (self.bell.clone(), self.counters.clone());
             let time = self.settings.handshake;
-            inbox.handshakes.set(inbox.handshakes.get() + 1);
+            inbox.handshakes.fetch_add(1, Ordering::Relaxed);
             tokio::task::spawn_local(async move {
                 let admission = place.as_ref().err().copied().unwrap_or(Admission::Admitted);
                 let shaken =
                     tokio::time::timeout(time, handshake::accept(stream, admission, &verifier)).await;
                 match (shaken, place) {
                     (Ok(Ok(accepted)), Ok(permit)) => {
-                        inbox.arrived.borrow_mut().push_back(Arrived { accepted, permit });
+                        inbox.arrived().push_back(Arrived { accepted, permit });
                     }
                     (outcome, _) => {
                         counters.handshakes_failed.add(1);
@@ -73,7 +75,7 @@ impl Shard {
                         }
                     }
                 }
-                inbox.handshakes.set(inbox.handshakes.get() - 1);
+                inbox.handshakes.fetch_sub(1, Ordering::Relaxed);
                 bell.ring();
             });
         }
@@ -83,10 +85,10 @@ impl Shard {
     /// Makes sessions of those who have arrived; `true` if some are left.
     pub(super) fn take_arrived(&mut self) -> bool {
         for _ in 0..SLICE {
-            let Some(arrived) = self.inbox.arrived.borrow_mut().pop_front() else { return false };
+            let Some(arrived) = self.inbox.arrived().pop_front() else { return false };
             self.open(arrived);
         }
-        !self.inbox.arrived.borrow().is_empty()
+        !self.inbox.arrived().is_empty()
     }
 
     fn open(&mut self, Arrived { accepted, permit }: Arrived) {
@@ -205,10 +207,10 @@ impl Shard {
         let user_id = identity.user_id.clone();
         let work = session.work.get_or_insert_with(Box::<Work>::default);
         work.auth = Some(PendingAuth { id: id.cloned().map(super::requests::owned), identity });
-        let (queries, inbox, bell) = (self.queries.clone(), Rc::clone(&self.inbox), self.bell.clone());
+        let (queries, inbox, bell) = (self.queries.clone(), Arc::clone(&self.inbox), self.bell.clone());
         tokio::task::spawn_local(async move {
             let states = queries.streams(&user_id).await;
-            inbox.answers.borrow_mut().push_back(Answer::Streams { handle, states });
+            inbox.answers().push_back(Answer::Streams { handle, states });
             bell.ring();
         });
     }
@@ -218,10 +220,10 @@ impl Shard {
         let Some(user) = session.user.and_then(|index| self.users.get(index)) else { return };
         session.paused = true;
         let user_id = user.id.clone();
-        let (queries, inbox, bell) = (self.queries.clone(), Rc::clone(&self.inbox), self.bell.clone());
+        let (queries, inbox, bell) = (self.queries.clone(), Arc::clone(&self.inbox), self.bell.clone());
         tokio::task::spawn_local(async move {
             let snapshot = queries.snapshot(&user_id).await;
-            inbox.answers.borrow_mut().push_back(Answer::Snapshot { handle, snapshot });
+            inbox.answers().push_back(Answer::Snapshot { handle, snapshot });
             bell.ring();
         });
     }
@@ -229,7 +231,7 @@ impl Shard {
     /// Looks at the answers for which the tail has come far enough; `true` if any was looked at.
     pub(super) fn take_answers(&mut self) -> bool {
         let mut answers = std::mem::take(&mut self.early);
-        answers.append(&mut self.inbox.answers.borrow_mut());
+        answers.append(&mut self.inbox.answers());
         if answers.is_empty() {
             return false;
         }

@@ -4,7 +4,8 @@
 //!
 //! A shard that has nothing to do says so (`asleep`), fences, and looks at the journal's end once more before it waits.
 //! The broker publishes the end, fences, and looks at `asleep`. Whichever fence comes second in the single order of all
-//! such fences sees what stood before the other: either the shard sees the new end, or the broker sees that it must ring.
+//! such fences sees what stood before the other: either the shard sees the new end, or the broker sees that it must ring
+//! (or do the shard's work, see [`super::desk`]).
 //! A ring before the shard waits is kept by `Notify` as a permit. Sockets and answers ring without asking: they come from
 //! the shard's own thread or are rare.
 
@@ -14,25 +15,23 @@ use std::task::Wake;
 
 use tokio::sync::Notify;
 
-use crate::broker::ShardSignal;
-
 /// What wakes one shard.
 #[derive(Debug, Default)]
-pub struct Bell {
+pub(super) struct Bell {
     asleep: AtomicBool,
     notify: Notify,
 }
 
 impl Bell {
     /// Wakes the shard, or keeps it from falling asleep.
-    pub fn ring(&self) {
+    pub(super) fn ring(&self) {
         self.notify.notify_one();
     }
 
     /// Announces sleep. After this the caller must look at the journal's end again before [`Bell::rung`].
     pub(super) fn falling_asleep(&self) {
         self.asleep.store(true, Ordering::Relaxed); // ordered by the fence, see above
-        fence(Ordering::SeqCst); // pairs with the fence in `signal`
+        fence(Ordering::SeqCst); // pairs with the fence in `sleeps`
     }
 
     pub(super) fn awake(&self) {
@@ -42,13 +41,16 @@ impl Bell {
     pub(super) async fn rung(&self) {
         self.notify.notified().await;
     }
-}
 
-impl ShardSignal for Bell {
-    fn signal(&self) {
+    /// Whether the shard sleeps, or is about to and will not see what was published before this call.
+    pub(super) fn sleeps(&self) -> bool {
         fence(Ordering::SeqCst); // pairs with the fence in `falling_asleep`
-        // The load first: a shard that is awake costs no write to a shared line.
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        self.asleep.load(Ordering::Relaxed) // ordered by the fence
+    }
+
+    /// Wakes the shard if it sleeps. Once.
+    pub(super) fn wake(&self) {
+        if self.asleep.swap(false, Ordering::Relaxed) {
             self.notify.notify_one();
         }
     }
@@ -130,15 +132,18 @@ mod tests {
     #[tokio::test]
     async fn only_a_sleeping_shard_is_rung_by_the_broker() {
         let bell = Bell::default();
-        bell.signal();
+        bell.wake();
         let soon = Duration::from_millis(20);
+        assert!(!bell.sleeps());
         assert!(tokio::time::timeout(soon, bell.rung()).await.is_err(), "awake: no ring");
         bell.falling_asleep();
-        bell.signal();
+        assert!(bell.sleeps());
+        bell.wake();
         bell.rung().await;
         bell.falling_asleep();
         bell.awake();
-        bell.signal();
+        bell.wake();
+        assert!(!bell.sleeps());
         assert!(tokio::time::timeout(soon, bell.rung()).await.is_err());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A shard is one thread with one single-threaded event loop. It knows nothing of lanes: the journal and the questions to
 //! the broker are all that it sees of the other half of the gateway. It shares nothing with the other shards but the
-//! counts in [`limits`].
+//! counts in [`limits`]. While it sleeps the broker may push a little for it, see [`desk`]: there is one owner of a shard's
+//! state at any time.
 //!
 //! One *turn* of the loop, in this order: what the journal has got (each record is offered to the sessions of its user:
 //! its offset goes onto their lists), what is due to be written ([`flush`]), what sockets have to say, what was asked of
@@ -24,6 +25,7 @@ mod clockwork;
 mod closing;
 mod conflate;
 pub mod counters;
+mod desk;
 mod flush;
 mod input;
 pub mod limits;
@@ -38,12 +40,10 @@ mod users;
 mod work;
 mod write;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::TcpStream;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ use crate::journal::JournalReader;
 use crate::socket::Pool;
 use crate::socket::handshake::Admission;
 use admit::{Answer, Arrived};
-use bell::ReadyList;
+use bell::{Bell, ReadyList};
 use counters::Counters;
 use flush::FlushQueue;
 use limits::{AddressPermit, Limits};
@@ -63,7 +63,7 @@ use render::Renderer;
 use table::{Handle, Table};
 use users::{Tracked, Users};
 
-pub use bell::Bell;
+pub use desk::Desk;
 pub use settings::Settings;
 
 /// Connections that wait for a shard. At the bound the acceptor waits, and the kernel's backlog grows.
@@ -84,7 +84,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct ShardHandle {
     connections: mpsc::Sender<Connection>,
-    bell: Arc<Bell>,
+    desk: Arc<Desk>,
     counters: Arc<Counters>,
     draining: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -101,24 +101,25 @@ pub struct ShardParts {
 }
 
 impl ShardHandle {
-    /// Starts the thread. `bell` is the one that the broker was given.
+    /// Starts the thread. `desk` is the one that the broker was given.
     ///
     /// # Errors
     /// No thread or no event loop to be had.
-    pub fn start(index: usize, bell: Arc<Bell>, parts: ShardParts) -> std::io::Result<Self> {
+    pub fn start(index: usize, desk: Arc<Desk>, parts: ShardParts) -> std::io::Result<Self> {
         let (connections, receiver) = mpsc::channel(CONNECTIONS_MAX);
         let counters = Arc::new(Counters::default());
         let draining = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn({
-            let (bell, counters, draining) =
-                (Arc::clone(&bell), Arc::clone(&counters), Arc::clone(&draining));
+            let (desk, counters, draining) =
+                (Arc::clone(&desk), Arc::clone(&counters), Arc::clone(&draining));
             move || {
                 let local = tokio::task::LocalSet::new();
                 let running = async move {
+                    let bell = Arc::clone(desk.bell());
                     match Shard::new(index, bell, parts, receiver, counters, draining).await {
                         // tokio's budget would make a loop over thousands of ready sockets pause at every 128th.
-                        Ok(shard) => tokio::task::unconstrained(shard.run()).await,
+                        Ok(shard) => tokio::task::unconstrained(run(Box::new(shard), &desk)).await,
                         Err(BrokerGone) => {
                             tracing::error!(shard = index, "the broker is gone before the start")
                         }
@@ -127,13 +128,13 @@ impl ShardHandle {
                 local.block_on(&runtime, running);
             }
         })?;
-        Ok(Self { connections, bell, counters, draining, thread })
+        Ok(Self { connections, desk, counters, draining, thread })
     }
 
     /// Hands a connection over; waits while the shard has as many before it as it takes. `false`: the shard has ended.
     pub async fn hand_over(&self, connection: Connection) -> bool {
         let handed = self.connections.send(connection).await.is_ok();
-        self.bell.ring();
+        self.desk.bell().ring();
         handed
     }
 
@@ -144,7 +145,7 @@ impl ShardHandle {
     /// Tells it to write what the journal has, to say good-bye to every session and to end.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release); // pairs with the Acquire in `turn`
-        self.bell.ring();
+        self.desk.bell().ring();
     }
 
     pub fn has_ended(&self) -> bool {
@@ -157,12 +158,12 @@ impl ShardHandle {
     }
 }
 
-/// Everything that one shard's thread owns.
+/// Everything that one shard's thread owns; while it sleeps, see [`desk`].
 struct Shard {
     index: usize,
     settings: Arc<Settings>,
     limits: Arc<Limits>,
-    verifier: Rc<Verifier>,
+    verifier: Arc<Verifier>,
     journal: JournalReader,
     queries: StreamQueries,
     counters: Arc<Counters>,
@@ -180,7 +181,7 @@ struct Shard {
     working: VecDeque<Handle>,
 
     connections: mpsc::Receiver<Connection>,
-    inbox: Rc<Inbox>,
+    inbox: Arc<Inbox>,
     /// Answers that are as of a later place in the journal than `tail`. At most one a session.
     early: VecDeque<Answer>,
     ready: Arc<ReadyList>,
@@ -201,14 +202,24 @@ struct Shard {
     opened: u64,
 }
 
-/// What tasks of this thread have finished.
+/// What tasks of this thread have finished. Nobody ever waits for these locks: the tasks run on the shard's thread.
 #[derive(Default)]
 struct Inbox {
     // Bounded by HANDSHAKES_MAX.
-    arrived: RefCell<VecDeque<Arrived>>,
+    arrived: Mutex<VecDeque<Arrived>>,
     // Bounded by the number of sessions.
-    answers: RefCell<VecDeque<Answer>>,
-    handshakes: std::cell::Cell<usize>,
+    answers: Mutex<VecDeque<Answer>>,
+    handshakes: AtomicUsize,
+}
+
+impl Inbox {
+    fn arrived(&self) -> MutexGuard<'_, VecDeque<Arrived>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, VecDeque<Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Shard {
@@ -229,7 +240,7 @@ impl Shard {
             clockwork: clockwork::Clockwork::new(&settings),
             settings,
             limits,
-            verifier: Rc::new(verifier),
+            verifier: Arc::new(verifier),
             journal,
             queries,
             counters,
@@ -241,7 +252,7 @@ impl Shard {
             lagging: Vec::new(),
             working: VecDeque::new(),
             connections,
-            inbox: Rc::default(),
+            inbox: Arc::default(),
             early: VecDeque::new(),
             ready,
             at_hand: Vec::new(),
@@ -257,21 +268,6 @@ impl Shard {
         })
     }
 
-    async fn run(mut self) {
-        loop {
-            let busy = self.turn();
-            if self.ends_at.is_some_and(|end| self.sessions.len() == 0 || self.now_ms() >= end) {
-                return;
-            }
-            if busy {
-                // Sockets and handshakes have their turn.
-                tokio::task::yield_now().await;
-            } else {
-                self.sleep().await;
-            }
-        }
-    }
-
     /// One turn; `false` if there is nothing left to do but wait.
     fn turn(&mut self) -> bool {
         let mut busy = self.write_what_is_due();
@@ -282,7 +278,7 @@ impl Shard {
         busy |= self.go_on_working();
         self.run_clockwork();
         // Any of these may have made work for one of the others.
-        busy |= !(self.at_hand.is_empty() && self.working.is_empty() && self.flush.is_empty());
+        busy |= self.has_more_to_do();
         // Pairs with the Release in `drain`.
         if self.ends_at.is_none() && self.draining.load(Ordering::Acquire) {
             let patience = self.now_ms() + self.settings.drain_ms / 2;
@@ -294,24 +290,9 @@ impl Shard {
         busy
     }
 
-    /// Waits until there is something to do. See [`bell`] for why no ring is lost.
-    async fn sleep(&self) {
-        self.bell.falling_asleep();
-        if self.journal.end() <= self.tail {
-            match self.next_tick() {
-                Some(wait) => {
-                    tokio::select! {
-                        () = self.bell.rung() => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
-                }
-                None => self.bell.rung().await,
-            }
-        } else {
-            // However the journal moves, sockets and handshakes have their turn.
-            tokio::task::yield_now().await;
-        }
-        self.bell.awake();
+    /// Whether something waits for the next turn.
+    fn has_more_to_do(&self) -> bool {
+        !(self.at_hand.is_empty() && self.working.is_empty() && self.flush.is_empty())
     }
 
     /// Time since the shard's start: what deadlines are made of.
@@ -327,6 +308,45 @@ impl Shard {
     /// How long until the clockwork moves; `None` if nobody needs it.
     fn next_tick(&self) -> Option<Duration> {
         (self.sessions.len() > 0 || self.ends_at.is_some()).then(|| self.clockwork.wait(self.now_ns()))
+    }
+}
+
+async fn run(mut shard: Box<Shard>, desk: &Desk) {
+    loop {
+        let busy = shard.turn();
+        if shard.ends_at.is_some_and(|end| shard.sessions.len() == 0 || shard.now_ms() >= end) {
+            return;
+        }
+        if busy {
+            // Sockets and handshakes have their turn.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        desk.bell().falling_asleep();
+        if shard.journal.end() <= shard.tail {
+            let tick = shard.next_tick();
+            desk.put(shard);
+            sleep(desk.bell(), tick).await;
+            let Some(woken) = desk.take() else { unreachable!("only this thread takes it") };
+            shard = woken;
+        } else {
+            // However the journal moves, sockets and handshakes have their turn.
+            tokio::task::yield_now().await;
+        }
+        desk.bell().awake();
+    }
+}
+
+/// Waits until there is something to do. See [`bell`] for why no ring is lost.
+async fn sleep(bell: &Bell, tick: Option<Duration>) {
+    match tick {
+        Some(tick) => {
+            tokio::select! {
+                () = bell.rung() => {}
+                () = tokio::time::sleep(tick) => {}
+            }
+        }
+        None => bell.rung().await,
     }
 }
 

@@ -27,14 +27,26 @@ struct Offer {
 impl Shard {
     /// Reads on; `true` if the journal's end was reached.
     pub(super) fn read_on(&mut self) -> bool {
+        self.read_records(SLICE, true)
+    }
+
+    /// Reads on up to the end, or up to a record for everybody, which is no small matter; `true` if it was the end.
+    pub(super) fn read_on_for_few(&mut self) -> bool {
+        self.read_records(SLICE, false)
+    }
+
+    fn read_records(&mut self, most: usize, with_broadcasts: bool) -> bool {
         let now = self.now_ns();
         let everybody = UserHash::of(EVERYBODY);
         let mut caught_up = false;
-        for _ in 0..SLICE {
+        for _ in 0..most {
             let Some(entry) = self.journal.entry(self.tail) else {
                 caught_up = true;
                 break;
             };
+            if !with_broadcasts && entry.header.user_hash == everybody {
+                break;
+            }
             let (offset, seq, epoch) = (entry.offset, entry.seq, entry.epoch);
             self.tail = entry.next;
             let header = entry.header;

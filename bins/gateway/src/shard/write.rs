@@ -34,6 +34,20 @@ impl Shard {
         !caught_up || !self.flush.is_empty()
     }
 
+    /// What the broker does for a shard that sleeps; `true` if nothing is left to do. It touches nothing of the event loop.
+    pub(super) fn push_a_little(&mut self, bytes_max: u64, writes_max: usize) -> bool {
+        if self.journal.end().saturating_sub(self.tail) > bytes_max || !self.read_on_for_few() {
+            return false;
+        }
+        for _ in 0..writes_max {
+            let Some(pick) = self.flush.next(self.now_ns(), true) else { break };
+            let Some(session) = self.sessions.get_mut(pick.handle) else { continue };
+            session.queued.picked(pick);
+            self.write_pending(pick.handle);
+        }
+        !self.has_more_to_do()
+    }
+
     /// Renders what waits for the session and writes it, unless its socket is busy.
     pub(super) fn write_pending(&mut self, handle: Handle) {
         let Some(session) = self.sessions.get_mut(handle) else { return };
