@@ -358,7 +358,7 @@ impl Fleet {
             self.report.released += status.consumers.iter().map(|consumer| consumer.released).sum::<u64>();
             self.report.repeated += account.repeated;
             let is_certain = |number: u64| !account.abandoned.iter().any(|range| range.contains(&number));
-            stored.check(lane, published, is_certain, account.confirmed);
+            stored.check(lane, published, is_certain, account);
         }
         (self.report.stored, self.report.stored_again) = (stored.records, stored.repeated);
         for problem in stored.problems {

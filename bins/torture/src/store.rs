@@ -20,6 +20,7 @@ use clap::Args;
 
 use crate::Result;
 use crate::life::{self, Wish};
+use crate::log::Account;
 use crate::plan::{LANES_MAX, Record, lane_name};
 
 const ENTRY_LEN: usize = 32;
@@ -167,8 +168,15 @@ impl Stored {
     }
 
     /// Checks that everything is there that was published: every lane sequence up to the lane's last, and every number
-    /// that was confirmed.
-    pub(crate) fn check(&mut self, lane: u8, last_sequence: u64, is_certain: impl Fn(u64) -> bool, end: u64) {
+    /// that was confirmed. What was intended and not confirmed may be there: the last process may have been killed amid it,
+    /// and its successor have ended at once.
+    pub(crate) fn check(
+        &mut self,
+        lane: u8,
+        last_sequence: u64,
+        is_certain: impl Fn(u64) -> bool,
+        account: &Account,
+    ) {
         let records = &self.lanes[usize::from(lane)];
         let missing = (0..last_sequence as usize).find(|at| records.get(*at).is_none_or(|found| *found == 0));
         if let Some(at) = missing {
@@ -177,14 +185,16 @@ impl Stored {
                 at + 1
             ));
         }
-        let mut seen = vec![false; end as usize];
+        let mut seen = vec![false; account.intended as usize];
         for number in records.iter().filter_map(|found| found.checked_sub(1)) {
             match seen.get_mut(number as usize) {
                 Some(seen) => *seen = true,
                 None => self.problems.push(format!("storage: lane {lane}: {number} was never published")),
             }
         }
-        if let Some(number) = (0..end).find(|number| is_certain(*number) && !seen[*number as usize]) {
+        if let Some(number) =
+            (0..account.confirmed).find(|number| is_certain(*number) && !seen[*number as usize])
+        {
             self.problems.push(format!("storage: lane {lane}: number {number} is missing"));
         }
     }
