@@ -1,5 +1,11 @@
 //! The clocks: wall time for what people and other machines see, monotonic time for how long something took.
 
+#[cfg(bellwire_loom)]
+pub(crate) use crate::loom::clock::Instant;
+/// For how long something took.
+#[cfg(not(bellwire_loom))]
+pub(crate) use std::time::Instant;
+
 use nix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the Unix epoch. One vDSO call, no system call. 0 if the system has no such clock.

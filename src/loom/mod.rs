@@ -6,6 +6,8 @@
 //! - [`atomic`]: loom's atomics in place of the processor's, and a way to weaken any single ordering.
 //! - [`bytes`]: a ring's bytes as words that loom can see.
 //! - [`kernel`]: membarrier and futex.
+//! - [`segments`]: files in /dev/shm, and who finds them there.
+//! - [`clock`]: time, which stands.
 //! - [`models`]: what is run, and what must hold.
 //!
 //! A lane has fewer landmarks and a bus fewer lanes and consumers than in production, and its rings hold four or five
@@ -17,6 +19,8 @@
 
 pub(crate) mod atomic;
 pub(crate) mod bytes;
+pub(crate) mod clock;
 pub(crate) mod kernel;
 #[cfg(test)]
 mod models;
+pub(crate) mod segments;

@@ -3,9 +3,10 @@
 //! All of this is the slow path: ten times a second at most, and when a ring is full.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bus::{SHM_DIR, SegmentKind, segment_file};
+use crate::clock::Instant;
 use crate::doorbell;
 use crate::layout::{Ack, CursorSlot, LaneHeader};
 use crate::region::directory::{self, Directory};
@@ -15,7 +16,7 @@ use crate::ring::writer::{NOBODY, RingWriter};
 use crate::sync::{AtomicU32, Ordering};
 
 /// All consumers of the bus that this producer knows.
-pub(super) struct Consumers {
+pub(crate) struct Consumers {
     bus: String,
     lane_key: u64,
     trust: Trust,
@@ -46,7 +47,7 @@ struct Consumer {
 }
 
 impl Consumers {
-    pub(super) fn new(bus: &str, lane_key: u64, trust: Trust, grace: Duration) -> Self {
+    pub(crate) fn new(bus: &str, lane_key: u64, trust: Trust, grace: Duration) -> Self {
         Self {
             bus: bus.to_owned(),
             lane_key,
@@ -59,21 +60,21 @@ impl Consumers {
         }
     }
 
-    pub(super) fn rings(&self) -> u64 {
+    pub(crate) fn rings(&self) -> u64 {
         self.rings
     }
 
-    pub(super) fn released(&self) -> u64 {
+    pub(crate) fn released(&self) -> u64 {
         self.released
     }
 
-    pub(super) fn gating(&self) -> usize {
+    pub(crate) fn gating(&self) -> usize {
         self.known.iter().filter(|consumer| consumer.acknowledged != 0 && consumer.gates).count()
     }
 
     /// Rings the doorbell if a consumer went to sleep since it was last rung. Called after a commit.
     #[inline]
-    pub(super) fn wake(&mut self, bell: &AtomicU32) {
+    pub(crate) fn wake(&mut self, bell: &AtomicU32) {
         for consumer in &mut self.known {
             let parked = &consumer.cursors.header().parked;
             if doorbell::ring_if_parked(bell, parked, &mut consumer.rung_for) {
@@ -90,7 +91,7 @@ impl Consumers {
     /// # Errors
     /// Who is there could not be found out as a whole, for want of a file descriptor for example. Those that are known stay
     /// known, and the next look tries again.
-    pub(super) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) -> Result<(), OpenError> {
+    pub(crate) fn look(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4]) -> Result<(), OpenError> {
         let floors = rings.each_ref().map(RingWriter::floor);
         let listed = self.list(lane, floors);
         if listed.is_err() {
@@ -126,7 +127,7 @@ impl Consumers {
     }
 
     /// Takes the cursors as they stand now.
-    pub(super) fn update_slowest(&self, rings: &mut [RingWriter; 4]) {
+    pub(crate) fn update_slowest(&self, rings: &mut [RingWriter; 4]) {
         for (index, ring) in rings.iter_mut().enumerate() {
             let positions = self.known.iter().filter_map(|consumer| consumer.position(index));
             ring.set_slowest(positions.min().unwrap_or(NOBODY));
@@ -134,7 +135,7 @@ impl Consumers {
     }
 
     /// Stops waiting for those that hold up this ring and are absent for longer than the grace time.
-    pub(super) fn release_absent(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4], index: usize) {
+    pub(crate) fn release_absent(&mut self, lane: &LaneHeader, rings: &mut [RingWriter; 4], index: usize) {
         let slowest = rings[index].slowest();
         for consumer in &mut self.known {
             let absent_for_too_long =

@@ -5,7 +5,7 @@
 //! - [`batch`]: several notifications, one clock read, one commit.
 
 mod batch;
-mod consumers;
+pub(crate) mod consumers;
 mod options;
 
 pub use batch::Batch;

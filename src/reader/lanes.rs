@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{LaneFault, Slot};
 use crate::bus::{LANES_MAX, SegmentKind, segment_file};
+use crate::clock::Instant;
 use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
 use crate::producer::data_offsets;
 use crate::region::directory::{self, Directory};
@@ -43,9 +44,9 @@ pub struct LaneInfo {
     name: String,
     path: PathBuf,
     key: u64,
-    pub(super) lost: [u64; 4],
+    pub(crate) lost: [u64; 4],
     missed: [u64; 4],
-    pub(super) quarantined: Option<LaneFault>,
+    pub(crate) quarantined: Option<LaneFault>,
 }
 
 impl LaneInfo {
@@ -107,15 +108,15 @@ impl Refresh {
 
 /// A record was found; whether the producer respects the cursor there.
 #[derive(Clone, Copy)]
-pub(super) struct Found {
+pub(crate) struct Found {
     gated: bool,
 }
 
 /// One attached lane.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     // Declared before the mapping that they point into.
-    pub(super) rings: [RingReader; 4],
-    pub(super) info: LaneInfo,
+    pub(crate) rings: [RingReader; 4],
+    pub(crate) info: LaneInfo,
     /// Our slot for it in the cursor segment.
     slot: usize,
     committed: [u64; 4],
@@ -133,13 +134,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn header(&self) -> &LaneHeader {
+    pub(crate) fn header(&self) -> &LaneHeader {
         self.mapping.header()
     }
 
     /// Whether the producer has promised not to overtake our cursor, and the cursor stands where the promise holds.
     #[inline]
-    pub(super) fn is_gated(&self, attachment: (u64, u64), ring: usize) -> bool {
+    pub(crate) fn is_gated(&self, attachment: (u64, u64), ring: usize) -> bool {
         let (key, number) = attachment;
         let header = self.header();
         let index = match self.ack.get() {
@@ -161,9 +162,17 @@ impl Lane {
         self.rings[ring].at().position >= ack.gating_from[ring].load(Ordering::Relaxed)
     }
 
+    /// Whether a promise that held does not hold now, if anything that was read before this call was overwritten.
+    #[cold]
+    fn is_gated_no_more(&self, attachment: (u64, u64), ring: usize) -> bool {
+        // Pairs with the Release fence in `RingWriter::make_room`, which stands between withdrawing and overwriting.
+        fence(Ordering::Acquire);
+        !self.is_gated(attachment, ring)
+    }
+
     /// Finds the next record of a ring; copies it to `scratch` if the producer does not respect our cursor.
     #[inline]
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         attachment: (u64, u64),
         ring: usize,
@@ -191,7 +200,7 @@ impl Lane {
                     return Ok(Some(Found { gated }));
                 }
                 // A promise that was withdrawn meanwhile explains anything; without it, look again.
-                Err(_) if gated && !self.is_gated(attachment, ring) => {}
+                Err(_) if gated && self.is_gated_no_more(attachment, ring) => {}
                 Err(fault) => return Err(fault),
             }
         }
@@ -199,18 +208,18 @@ impl Lane {
 
     /// What [`Self::next`] just found.
     #[inline]
-    pub(super) fn slot<'a>(&'a self, ring: usize, found: Found, scratch: &'a [u8]) -> Slot<'a> {
+    pub(crate) fn slot<'a>(&'a self, ring: usize, found: Found, scratch: &'a [u8]) -> Slot<'a> {
         let copied = (!found.gated).then_some(scratch);
         Slot::new(&self.rings[ring], self.mapping.segment(), copied)
     }
 
     /// Moves behind what [`Self::next`] just found.
     #[inline]
-    pub(super) fn advance(&mut self, ring: usize) {
+    pub(crate) fn advance(&mut self, ring: usize) {
         self.rings[ring].advance();
     }
 
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         // A lane whose memory is gone has that to tell.
         self.info.quarantined.is_none()
             && (self.rings.iter().any(RingReader::has_more) || self.fault().is_some())
@@ -218,12 +227,12 @@ impl Lane {
 
     /// What is wrong with the lane's memory, if that is known.
     #[inline]
-    pub(super) fn fault(&self) -> Option<SegmentFault> {
+    pub(crate) fn fault(&self) -> Option<SegmentFault> {
         self.short.or_else(|| self.mapping.segment().fault())
     }
 
     /// Whether the producer may publish without knowing that we sleep.
-    pub(super) fn may_not_know_us(&mut self, attachment: (u64, u64), now: Instant) -> bool {
+    pub(crate) fn may_not_know_us(&mut self, attachment: (u64, u64), now: Instant) -> bool {
         if std::mem::take(&mut self.stirred) {
             self.stirred_at = now;
         }
@@ -239,7 +248,7 @@ impl Lane {
 }
 
 /// All attached lanes.
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     slots: Vec<Option<Lane>>,
     bus: String,
     trust: Trust,
@@ -248,12 +257,15 @@ pub(super) struct Lanes {
     looked_at: Instant,
     /// What was found and not told yet.
     untold: Refresh,
-    /// Key and attachment number of our cursor segment; the key is filled in by the first refresh.
+    /// Key of our cursor segment, and how often it was opened.
     attachment: (u64, u64),
 }
 
 impl Lanes {
-    pub(super) fn new(bus: &str, trust: Trust, attachment: u64) -> Self {
+    /// Of a process that owns these cursors from now on. It is attached to no lane yet.
+    pub(crate) fn new(bus: &str, trust: Trust, header: &CursorsHeader) -> Self {
+        let number = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
+        header.owner.attachment.store(number, Ordering::Release); // pairs with the Acquire in `Consumer::attachment`
         Self {
             slots: Vec::new(),
             bus: bus.to_owned(),
@@ -262,44 +274,44 @@ impl Lanes {
             retry_at: None,
             looked_at: Instant::now(),
             untold: Refresh::default(),
-            attachment: (0, attachment),
+            attachment: (header.identity.key.load(Ordering::Relaxed), number), // our own
         }
     }
 
-    pub(super) fn attachment(&self) -> (u64, u64) {
+    pub(crate) fn attachment(&self) -> (u64, u64) {
         self.attachment
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = LaneId> + Clone + use<> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = LaneId> + Clone + use<> {
         let attached = |(index, lane): (usize, &Option<Lane>)| u64::from(lane.is_some()) << index;
         let mask = self.slots.iter().enumerate().map(attached).fold(0, |mask, bit| mask | bit);
         (0..LANES_MAX as u16).filter(move |index| mask >> index & 1 == 1).map(LaneId)
     }
 
     #[inline]
-    pub(super) fn get(&self, id: LaneId) -> &Lane {
+    pub(crate) fn get(&self, id: LaneId) -> &Lane {
         self.slots[id.index()].as_ref().expect("a lane id since the last refresh")
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, id: LaneId) -> &mut Lane {
+    pub(crate) fn get_mut(&mut self, id: LaneId) -> &mut Lane {
         self.slots[id.index()].as_mut().expect("a lane id since the last refresh")
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lane> {
         self.slots.iter().flatten()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         self.slots.iter_mut().flatten()
     }
 
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.iter().any(Lane::has_more)
     }
 
     /// Publishes the cursors that moved.
-    pub(super) fn commit(&mut self, header: &CursorsHeader) {
+    pub(crate) fn commit(&mut self, header: &CursorsHeader) {
         for lane in self.iter_mut() {
             let slot = &header.slots[lane.slot];
             for index in 0..4 {
@@ -314,15 +326,14 @@ impl Lanes {
     }
 
     /// Tells what [`Self::refresh`] found since it was last told. Ids of lanes that have gone meanwhile are left out.
-    pub(super) fn tell(&mut self) -> Refresh {
+    pub(crate) fn tell(&mut self) -> Refresh {
         let mut refresh = std::mem::take(&mut self.untold);
         refresh.attached.retain(|id| self.slots.get(id.index()).is_some_and(Option::is_some));
         refresh
     }
 
     /// Looks for lanes that are new or gone, and remembers what it found.
-    pub(super) fn refresh(&mut self, header: &CursorsHeader) {
-        self.attachment.0 = header.identity.key.load(Ordering::Relaxed); // our own
+    pub(crate) fn refresh(&mut self, header: &CursorsHeader) {
         let mut refresh = Refresh::default();
         if self.looked_at.elapsed() >= LOOK {
             self.looked_at = Instant::now();

@@ -6,11 +6,11 @@
 //! - [`waiting`]: spinning, parking, waking.
 //! - [`round`]: rounds over all lanes with budgets, for plain consumers.
 
-mod lanes;
+pub(crate) mod lanes;
 mod options;
 mod round;
 mod slot;
-mod waiting;
+pub(crate) mod waiting;
 
 use crate::sync::Ordering;
 use std::ops::ControlFlow;

@@ -97,10 +97,8 @@ impl ReaderOptions {
         segment.populate()?;
 
         header.owner.opened_at.store(now, Ordering::Relaxed); // for people
-        let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
-        header.owner.attachment.store(attachment, Ordering::Release); // pairs with the Acquire of producers
         let mut reader = Reader {
-            lanes: Lanes::new(bus, trust, attachment),
+            lanes: Lanes::new(bus, trust, header),
             bedside: Bedside::new(self.spin),
             scratch: Vec::new(),
             name: consumer.to_owned(),

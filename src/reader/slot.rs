@@ -68,18 +68,23 @@ impl<'a> Slot<'a> {
     /// memory is gone.
     #[inline]
     pub fn view(&self) -> Result<NotificationView<'a>, LaneFault> {
-        let archive = match self.copied {
-            Some(record) => archive_of(record, self.header()),
-            // SAFETY: the header is what the ring showed, the producer respects the cursor (else the record would have
-            // been copied), the cursor does not move while `self` borrows the reader; trusting the producer is what
-            // this function is documented to do.
-            None => unsafe { self.ring.archive() },
-        };
-        let view = self.header().view(archive);
+        let view = self.header().view(self.archive());
         if let Some(fault) = self.segment.fault() {
             return Err(fault.into());
         }
         view.map_err(|error| LaneFault::Record { at: self.position(), error })
+    }
+
+    /// The archive in place, or the copy of it.
+    #[inline]
+    pub(crate) fn archive(&self) -> &'a [u8] {
+        match self.copied {
+            Some(record) => archive_of(record, self.header()),
+            // SAFETY: the header is what the ring showed, the producer respects the cursor (else the record would have
+            // been copied), the cursor does not move while `self` borrows the reader; trusting the producer is what
+            // `view` is documented to do.
+            None => unsafe { self.ring.archive() },
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Waiting for records: spinning, then sleeping on the doorbells. The proof stands in [`doorbell`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::doorbell::{self, Sleep};
 use crate::layout::CursorsHeader;
 use crate::sync::{AtomicU32, Ordering};
@@ -75,7 +76,7 @@ impl SpinLuck {
 }
 
 /// What a reader needs to sleep and to get up.
-pub(super) struct Bedside {
+pub(crate) struct Bedside {
     spin: Duration,
     luck: SpinLuck,
     word: Arc<AtomicU32>,
@@ -85,11 +86,11 @@ pub(super) struct Bedside {
 }
 
 impl Bedside {
-    pub(super) fn new(spin: Duration) -> Self {
+    pub(crate) fn new(spin: Duration) -> Self {
         Self { spin, luck: SpinLuck::new(), word: Arc::default(), answered: 0, looked_at: Instant::now() }
     }
 
-    pub(super) fn waker(&self) -> Waker {
+    pub(crate) fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.word))
     }
 
@@ -99,7 +100,7 @@ impl Bedside {
     }
 }
 
-pub(super) fn wait(
+pub(crate) fn wait(
     lanes: &mut Lanes,
     bedside: &mut Bedside,
     header: &CursorsHeader,

@@ -7,12 +7,17 @@
 //! - [`fork`]: a forked child must neither write our segments nor keep our locks.
 //! - [`directory`]: notice new and gone segments for one `stat`.
 
+#[cfg(not(bellwire_loom))]
 pub(crate) mod directory;
+#[cfg(not(bellwire_loom))]
 pub(crate) mod foreign;
 pub(crate) mod fork;
 pub(crate) mod guard;
 pub(crate) mod lock;
 pub(crate) mod owned;
+
+#[cfg(bellwire_loom)]
+pub(crate) use crate::loom::segments::{self as directory, self as foreign};
 
 use std::io;
 use std::path::{Path, PathBuf};

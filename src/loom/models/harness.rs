@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::loom::{atomic, bytes::Arena, kernel};
+use crate::loom::{atomic, bytes::Arena, kernel, segments};
 
 /// How far a model is explored: first whole, then in a slice (`BELLWIRE_LOOM_SLICE`).
 pub(super) struct Bounds {
@@ -41,6 +41,7 @@ pub(super) fn explore(name: &str, bounds: Bounds, model: impl Fn() + Send + Sync
     builder.check(move || {
         count.fetch_add(1, Relaxed);
         Arena::clear();
+        segments::clear();
         kernel::boot();
         model();
     });
