@@ -143,6 +143,22 @@ fn a_lane_beyond_what_it_can_hold_is_refused() {
     }
 }
 
+/// Found by the fuzzer: such a lane was adopted, and then every tap and every new consumer found that nothing in it was intact.
+#[test]
+fn a_lane_that_is_reserved_by_more_than_a_lap_is_refused() {
+    let refused = |bus: &str, ring: u64| {
+        set(&file(bus, "lane.engine"), RINGS + ring * RING_LEN + RESERVED, 2 * CAPACITY);
+        let error = small().open(bus, "engine").unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Corrupt { what, .. } if what.contains("reserved up to 8192")),
+            "{error}"
+        );
+    };
+    refused(&at_rest(), 1);
+    // A ring that nothing was written to yet.
+    refused(&at_rest(), 0);
+}
+
 #[test]
 fn ids_stay_unique_and_sorted_where_the_sequence_outgrows_its_part_of_the_id() {
     for far in [1 << 40, 1 << 53] {
