@@ -97,7 +97,8 @@ impl ReaderOptions {
         segment.populate()?;
 
         header.owner.opened_at.store(now, Ordering::Relaxed); // for people
-        let attachment = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
+        // Another number than the last, and never 0, which says that nobody is attached: damage may have put any number there.
+        let attachment = header.owner.attachment.load(Ordering::Relaxed).wrapping_add(1).max(1); // written by ourselves
         header.owner.attachment.store(attachment, Ordering::Release); // pairs with the Acquire of producers
         let mut reader = Reader {
             lanes: Lanes::new(bus, trust, attachment),
