@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use arbitrary::Arbitrary;
+use bellwire::{RECORD_ALIGN, RECORD_HEADER_LEN};
 use libfuzzer_sys::arbitrary;
 
 /// A file that can be put back as it was.
@@ -16,6 +17,8 @@ pub struct Original {
     len: u64,
     /// Places of words that are not zero: where an edit is likely to mean something.
     words: Vec<usize>,
+    /// Where records begin.
+    marks: Vec<usize>,
 }
 
 impl Original {
@@ -26,7 +29,13 @@ impl Original {
         let len = bytes.len() as u64;
         bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         let words = (0..bytes.len()).step_by(8).filter(|at| bytes[*at..].iter().take(8).any(|b| *b != 0));
-        Self { words: words.collect(), path, bytes, len }
+        Self { words: words.collect(), marks: Vec::new(), path, bytes, len }
+    }
+
+    /// The same, and records begin at these places.
+    pub fn marked(mut self, places: impl IntoIterator<Item = usize>) -> Self {
+        self.marks.extend(places);
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -77,6 +86,11 @@ impl Edited<'_> {
                 let word = old.wrapping_add((i64::from(by) << (shift % 64)) as u64);
                 self.write(at, &word.to_le_bytes(), room);
             }
+            What::Lengths(archive_len) => {
+                let archive_len = u32::from(archive_len);
+                let len = (RECORD_HEADER_LEN as u32 + archive_len).next_multiple_of(RECORD_ALIGN as u32);
+                self.write(at, &(u64::from(len) | u64::from(archive_len) << 32).to_le_bytes(), room);
+            }
             What::Fill(byte, len) => self.write(at, &[byte; 256][..usize::from(len) + 1], room),
             What::Copy(from, len) => {
                 let mut bytes = [0; 256];
@@ -117,15 +131,20 @@ impl Edited<'_> {
         self.touched.push(at..at + bytes.len());
     }
 
-    fn resolve(&self, at: At) -> usize {
+    /// Where that is.
+    pub fn resolve(&self, at: At) -> usize {
         match at {
             At::Anywhere(at) => at as usize % self.original.len.max(1) as usize,
-            At::InUse(index, byte) => {
-                let words = &self.original.words;
-                words.get(usize::from(index) % words.len().max(1)).map_or(0, |at| at + usize::from(byte % 8))
+            At::InUse(index, byte) => pick(&self.original.words, usize::from(index)) + usize::from(byte % 8),
+            At::Record(index, byte) => {
+                pick(&self.original.marks, usize::from(index)) + usize::from(byte % 64)
             }
         }
     }
+}
+
+fn pick(places: &[usize], index: usize) -> usize {
+    places.get(index % places.len().max(1)).copied().unwrap_or_default()
 }
 
 /// One change.
@@ -141,6 +160,8 @@ pub enum At {
     Anywhere(u32),
     /// One of the words that are not zero, and a byte of it.
     InUse(u16, u8),
+    /// One of the places where a record begins, or not far behind.
+    Record(u8, u8),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -150,6 +171,8 @@ pub enum What {
     Word(u64, u8),
     /// What stands there, and a little more or less.
     Near(i8, u8),
+    /// The lengths of a record and of its archive, as they belong together.
+    Lengths(u16),
     Fill(u8, u8),
     Copy(At, u8),
 }
@@ -157,6 +180,6 @@ pub enum What {
 impl What {
     /// Whether disks and stray stores do such things: all but those that write a number which somebody has thought of.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Word(..) | Self::Near(..))
+        !matches!(self, Self::Word(..) | Self::Near(..) | Self::Lengths(_))
     }
 }

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bellwire::{
-    Level, Notification, Priority, Producer, ProducerOptions, Reader, RecordHeader, Scout, SystemNotice, Tap,
-    TapPoll, TapStart, inspect,
+    Level, Notification, Priority, Producer, ProducerOptions, RECORD_ALIGN, Reader, RecordHeader, Scout,
+    SystemNotice, Tap, TapPoll, TapStart, inspect,
 };
 use bellwire_fuzz::edits::{Edit, Edited, Original};
 use bellwire_fuzz::fields::Fields;
@@ -52,12 +52,21 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         }
     }
     drop(reader);
-    let stranger = Original::of(&lane);
+    let original = |path: &PathBuf| {
+        let original = Original::of(path);
+        let is_record = |at: &usize| {
+            let header = original.bytes()[*at..].first_chunk().map(RecordHeader::from_bytes);
+            header.is_some_and(|header| published.get(&header.lane_sequence).is_some_and(|it| it.0 == header))
+        };
+        let places: Vec<_> = (0..original.bytes().len()).step_by(RECORD_ALIGN).filter(is_record).collect();
+        original.marked(places)
+    };
+    let stranger = original(&lane);
     let cursors = Original::of(cursors);
     // What the producer promises now, it promises to the one that opens these cursors next.
     let _next = Reader::open(&bus, "storage").expect("the consumer once more");
     producer.look();
-    Template { lanes: [Original::of(&lane), stranger], cursors, published, bus }
+    Template { lanes: [original(&lane), stranger], cursors, published, bus }
 });
 
 fn open(bus: &str) -> std::result::Result<Producer, bellwire::OpenError> {
