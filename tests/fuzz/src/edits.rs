@@ -101,6 +101,14 @@ impl Edited<'_> {
         }
     }
 
+    /// Writes what stands at the same place of another file.
+    pub fn mimic(&mut self, other: &Original, at: At, len: u8) {
+        let at = self.resolve(at);
+        let room = self.read(at, &mut [0; 256]);
+        let bytes = other.bytes.get(at..).unwrap_or_default();
+        self.write(at, &bytes[..bytes.len().min(usize::from(len) + 1)], room);
+    }
+
     /// Cuts the file.
     pub fn truncate(&mut self, len: u64) {
         let len = len % self.original.len.max(1);

@@ -22,11 +22,10 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let written = toml::to_string(&config).expect("a configuration can be written");
     assert_eq!(load(&written, []).as_ref(), Ok(&config), "{written}");
-    if let Some(key) = config.token.key.as_deref().filter(|key| key.len() >= 16) {
-        let mut shown = config.clone();
-        shown.token.key = Some("k".repeat(1000));
-        assert!(!format!("{shown:?}").contains(&"k".repeat(1000)), "the secret {key} is shown");
-    }
+    let secret = "k".repeat(100);
+    let mut shown = config.clone();
+    shown.token.key = Some(secret.clone());
+    assert!(!format!("{shown:?}").contains(&secret), "the secret is shown");
     // Whose key is a file, that file may be one without an end.
     if config.token.key_file.is_none() {
         assert!(config.problems().iter().all(|problem| !problem.is_empty()));

@@ -11,7 +11,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bellwire::{
     Level, Notification, Priority, Producer, ProducerOptions, PublishError, Reader, SystemNotice, inspect,
 };
-use bellwire_fuzz::edits::{Edit, Original};
+use bellwire_fuzz::edits::{At, Edit, Original};
 use bellwire_fuzz::{arbitrary, fuzz_target, place};
 
 const CAPACITY: usize = 4096;
@@ -78,6 +78,8 @@ enum Act {
     HonestReads,
     HostileReads,
     Edit(Edit),
+    /// It says of itself what the other says.
+    Mimic(At, u8),
     Truncate(u16),
     /// Its cursors go; what was there stays mapped.
     Remove,
@@ -95,8 +97,13 @@ fn run(bytes: &mut Unstructured<'_>) -> Result<()> {
     template.honest.restore();
     let _ = std::fs::remove_file(template.hostile.path());
     let mut hostile = template.hostile.restore();
+    // Before anybody has seen it.
     for _ in 0..bytes.int_in_range(0..=3)? {
-        hostile.apply(&bytes.arbitrary()?);
+        if bytes.arbitrary()? {
+            hostile.apply(&bytes.arbitrary()?);
+        } else {
+            hostile.mimic(&template.honest, bytes.arbitrary()?, bytes.arbitrary()?);
+        }
     }
     let mut honest = Honest {
         reader: Reader::open(&template.bus, "honest").expect("cursors that nobody has touched"),
@@ -129,6 +136,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Result<()> {
                 }
             }
             Act::Edit(edit) => hostile.apply(&edit),
+            Act::Mimic(at, len) => hostile.mimic(&template.honest, at, len),
             Act::Truncate(len) => hostile.truncate(u64::from(len)),
             Act::Remove => {
                 let _ = std::fs::remove_file(template.hostile.path()); // it may be gone already

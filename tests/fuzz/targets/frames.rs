@@ -10,8 +10,8 @@ use bellwire_gateway::protocol::{Refusal, Request};
 use bellwire_gateway::socket::frames::{Decoded, Event, Fault, HEADER_LEN_MAX, decode};
 use serde_json::Value;
 
-/// Longest message here; the configuration allows from 512 on.
-const MESSAGE_MAX: usize = 512;
+/// Longest message here, so that an input holds more than one. The configuration allows from 512 on.
+const MESSAGE_MAX: usize = 200;
 
 /// A frame as a client may write it, right or wrong.
 #[derive(Arbitrary, Debug)]
