@@ -9,15 +9,24 @@ use rkyv::ser::{Positional, Writer};
 use rkyv::{Place, Portable, Serialize};
 
 use super::{EncodeError, texts};
+use crate::record::{RECORD_HEADER_LEN, RECORD_LEN_MAX};
 
 /// Exact length of the archive with root `A` and these texts, in bytes.
 #[inline]
 pub(crate) fn archive_len<A: Portable>(texts: &[&str]) -> Result<usize, EncodeError> {
     let len = texts::len(texts);
-    if len > texts::BYTES_MAX {
-        return Err(EncodeError::TextsTooLong { len });
+    let max = const { texts_len_max::<A>() };
+    if len > max {
+        return Err(EncodeError::TextsTooLong { len, max });
     }
     Ok(len.next_multiple_of(align_of::<A>()) + size_of::<A>())
+}
+
+/// Most bytes of text with which an archive with root `A` fits into the longest record.
+const fn texts_len_max<A: Portable>() -> usize {
+    let len = RECORD_LEN_MAX - RECORD_HEADER_LEN - size_of::<A>();
+    assert!(len <= texts::END_MAX);
+    len / align_of::<A>() * align_of::<A>()
 }
 
 /// Writes the archive of `form` into `out`, which has exactly its length.

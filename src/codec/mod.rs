@@ -32,8 +32,8 @@ pub enum EncodeError {
     #[error("user_id has {len} bytes; the longest allowed is {max}", max = USER_ID_BYTES_MAX)]
     UserIdTooLong { len: usize },
     /// All texts together, user id and source included, do not fit into one record.
-    #[error("the texts have {len} bytes together; the most that fits into a record is {max}", max = texts::BYTES_MAX)]
-    TextsTooLong { len: usize },
+    #[error("the texts have {len} bytes together; the most that fits into a record of this type is {max}")]
+    TextsTooLong { len: usize, max: usize },
 }
 
 /// Checks a notification and tells the exact length of its archive, in bytes.
@@ -54,4 +54,29 @@ pub(crate) fn archive_len(notification: &Notification<'_>) -> Result<usize, Enco
 #[inline]
 pub(crate) fn write_archive(notification: &Notification<'_>, out: &mut [u8]) -> Result<(), EncodeError> {
     notification.payload.archive(notification.user_id, notification.source, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::notification::{Level, Notification, SystemNotice};
+    use crate::record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordHeader, to_record};
+
+    use super::*;
+
+    /// Found by the fuzzer: texts that the end marks could count, but no record could hold, gave a record that nobody reads.
+    #[test]
+    fn the_longest_texts_give_the_longest_record_and_one_byte_more_is_refused() {
+        let content = "x".repeat(RECORD_LEN_MAX);
+        let with = |len: usize| {
+            let notice =
+                SystemNotice { title: "", content: &content[..len], level: Level::Info, timestamp: 0 };
+            to_record(&Notification::new("u", "", notice), 1, 0, 0)
+        };
+        let Err(EncodeError::TextsTooLong { max, .. }) = with(content.len()) else { panic!("too long") };
+        let record = with(max - 1).unwrap();
+        assert_eq!(record.len(), RECORD_LEN_MAX);
+        let header = RecordHeader::from_bytes(record[..RECORD_HEADER_LEN].try_into().unwrap());
+        assert!(header.view(&record[RECORD_HEADER_LEN..][..header.archive_len as usize]).is_ok());
+        assert_eq!(with(max), Err(EncodeError::TextsTooLong { len: max + 1, max }));
+    }
 }

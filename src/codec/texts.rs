@@ -15,16 +15,16 @@ use crate::notification::USER_ID_BYTES_MAX;
 /// How many texts stand before the payload's own: user id and source.
 pub(crate) const ENVELOPE: usize = 2;
 
-/// Most bytes of text that one archive can hold: the largest end mark.
-pub(crate) const BYTES_MAX: usize = u16::MAX as usize;
+/// The largest end mark: more than fits into a record.
+pub(crate) const END_MAX: usize = u16::MAX as usize;
 
-/// The end of each text in the packed string. The total must not exceed [`BYTES_MAX`].
+/// The end of each text in the packed string. The total must not exceed [`END_MAX`].
 #[inline]
 pub(crate) fn ends<const N: usize>(texts: &[&str; N]) -> [u16; N] {
     let mut end = 0usize;
     std::array::from_fn(|index| {
         end += texts[index].len();
-        debug_assert!(end <= BYTES_MAX);
+        debug_assert!(end <= END_MAX);
         end as u16
     })
 }

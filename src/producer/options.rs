@@ -209,9 +209,6 @@ fn last_record(
     let ring = &header.rings[index];
     // Relaxed: holding the lock we are the only one who writes, and the last owner is dead.
     let position = ring.commit.position.load(Ordering::Relaxed);
-    if position == 0 {
-        return Ok(Last::default());
-    }
     let reserved = ring.reservation.reserved.load(Ordering::Relaxed);
     if position > reserved {
         return Err(corrupt(format!("committed up to {position}, reserved only up to {reserved}")));
@@ -221,6 +218,13 @@ fn last_record(
     }
     let newest = ring.newest_before(position, capacity as u64);
     let newest = newest.ok_or_else(|| corrupt(format!("no landmark before the end at {position}")))?;
+    // A writer keeps it intact. If it is not, readers that are not gated would find nothing from which to go on.
+    if newest.position < reserved.saturating_sub(capacity as u64) {
+        let last = newest.position;
+        return Err(corrupt(format!(
+            "reserved up to {reserved}, beyond the newest landmark at {last} by more than a lap"
+        )));
+    }
     let data = segment.base().wrapping_add(offset);
     // SAFETY: `check` found the ring to lie within the segment, which outlives this function.
     let reader = unsafe { RingReader::new(&raw const *ring, data, capacity as u64, index as u8, newest) };

@@ -264,7 +264,8 @@ pub(crate) struct Lanes {
 impl Lanes {
     /// Of a process that owns these cursors from now on. It is attached to no lane yet.
     pub(crate) fn new(bus: &str, trust: Trust, header: &CursorsHeader) -> Self {
-        let number = header.owner.attachment.load(Ordering::Relaxed) + 1; // written by ourselves
+        // Another number than the last, and never 0, which says that nobody is attached: damage may have put any number there.
+        let number = header.owner.attachment.load(Ordering::Relaxed).wrapping_add(1).max(1); // written by ourselves
         header.owner.attachment.store(number, Ordering::Release); // pairs with the Acquire in `Consumer::attachment`
         Self {
             slots: Vec::new(),

@@ -67,6 +67,7 @@ fn take(file: &File) -> nix::Result<bool> {
 }
 
 /// Whether somebody else has the lock: whether the owner lives. Works on a read-only descriptor.
+#[cfg(not(bellwire_loom))]
 pub(crate) fn is_held(file: &File) -> nix::Result<bool> {
     let mut lock = first_byte(libc::F_WRLCK);
     fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))?;

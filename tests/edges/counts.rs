@@ -18,6 +18,7 @@ const RING_LEN: u64 = 256 + 64 * 16;
 const RESERVED: u64 = 128;
 const LANDMARKS: u64 = 256;
 const DATA: u64 = 8192;
+const ATTACHMENT: u64 = 128 + 24;
 const PARKED: u64 = 256;
 const SLOT: u64 = 512;
 const CURSORS: u64 = SLOT + 56;
@@ -141,6 +142,39 @@ fn a_lane_beyond_what_it_can_hold_is_refused() {
             "{error}"
         );
     }
+}
+
+/// Found by the fuzzer: such a lane was adopted, and then every tap and every new consumer found that nothing in it was intact.
+#[test]
+fn a_lane_that_is_reserved_by_more_than_a_lap_is_refused() {
+    let refused = |bus: &str, ring: u64| {
+        set(&file(bus, "lane.engine"), RINGS + ring * RING_LEN + RESERVED, 2 * CAPACITY);
+        let error = small().open(bus, "engine").unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Corrupt { what, .. } if what.contains("reserved up to 8192")),
+            "{error}"
+        );
+    };
+    refused(&at_rest(), 1);
+    // A ring that nothing was written to yet.
+    refused(&at_rest(), 0);
+}
+
+/// Found by the fuzzer: opening panicked, or (without checks for overflow) gave the number that says that nobody is attached, so
+/// that a consumer which the producer had given up took itself for one that it waits for.
+#[test]
+fn the_last_attachment_is_followed_by_the_first() {
+    let bus = at_rest();
+    let cursors = file(&bus, "cursors.storage");
+    assert_eq!(word(&cursors, ATTACHMENT), 1);
+    set(&cursors, ATTACHMENT, u64::MAX);
+    let mut producer = small().open(&bus, "engine").unwrap();
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(word(&cursors, ATTACHMENT), 1);
+    producer.look();
+    assert_eq!(producer.counters().gating, 1);
+    publish(&mut producer, 2);
+    assert_eq!(drain(&mut reader), [2]);
 }
 
 #[test]

@@ -15,7 +15,6 @@ use crate::producer::consumers::Consumers;
 use crate::producer::data_offsets;
 use crate::reader::LaneFault;
 use crate::reader::lanes::{LaneId, Lanes};
-use crate::reader::waiting::{self, Bedside, Wake};
 use crate::region::Trust;
 use crate::ring::Place;
 use crate::ring::testing::{ARCHIVE, RECORD, header, sequence_of};
@@ -134,7 +133,6 @@ impl Cursors {
 /// A process that is a consumer.
 pub(super) struct Process {
     pub(super) lanes: Lanes,
-    bedside: Bedside,
     cursors: Cursors,
     scratch: Vec<u8>,
     /// Records read by this process.
@@ -146,8 +144,7 @@ impl Process {
     pub(super) fn open(cursors: &Cursors) -> Self {
         let mut lanes = Lanes::new(BUS, TRUST, &cursors.header);
         lanes.refresh(&cursors.header);
-        let bedside = Bedside::new(Duration::ZERO);
-        Self { lanes, bedside, cursors: cursors.clone(), scratch: Vec::new(), received: 0 }
+        Self { lanes, cursors: cursors.clone(), scratch: Vec::new(), received: 0 }
     }
 
     pub(super) fn refresh(&mut self) {
@@ -188,10 +185,5 @@ impl Process {
     pub(super) fn lost_and_missed(&self, id: LaneId) -> (u64, u64) {
         let info = &self.lanes.get(id).info;
         (info.lost()[0], info.missed()[0])
-    }
-
-    /// As `Reader::wait`.
-    pub(super) fn wait(&mut self) -> Wake {
-        waiting::wait(&mut self.lanes, &mut self.bedside, &self.cursors.header, Duration::MAX)
     }
 }
