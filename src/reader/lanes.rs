@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{LaneFault, Slot};
 use crate::bus::{LANES_MAX, SegmentKind, segment_file};
-use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
+use crate::layout::{CursorSlot, CursorsHeader, LaneHeader, NameWords, name_words};
 use crate::producer::data_offsets;
 use crate::record::RecordHeader;
 use crate::region::directory::{self, Directory};
@@ -123,6 +123,8 @@ pub(super) struct Lane {
     slot: usize,
     committed: [u64; 4],
     turns: [bool; 4],
+    /// Our name.
+    consumer: NameWords,
     /// Our entry among its acks, once there is one.
     ack: std::cell::Cell<Option<usize>>,
     /// Whether the file is gone or has another lane in it now.
@@ -148,8 +150,8 @@ impl Lane {
         let index = match self.ack.get() {
             Some(index) => index,
             None => {
-                let mine = |ack: &crate::layout::Ack| ack.key.load(Ordering::Relaxed) == key; // a hint, checked below
-                let Some(index) = header.acks.iter().position(mine) else { return false };
+                let mine = header.acks.iter().position(|ack| ack.is_of(key, &self.consumer)); // a hint, checked below
+                let Some(index) = mine else { return false };
                 self.ack.set(Some(index));
                 index
             }
@@ -238,7 +240,7 @@ impl Lane {
     fn is_acknowledged(&self, (key, number): (u64, u64)) -> bool {
         self.header().acks.iter().any(|ack| {
             // Acquire: pairs with the producer's Release in `tell`; it knows us from before that store on.
-            ack.attachment.load(Ordering::Acquire) == number && ack.key.load(Ordering::Relaxed) == key
+            ack.attachment.load(Ordering::Acquire) == number && ack.is_of(key, &self.consumer)
         })
     }
 }
@@ -247,6 +249,7 @@ impl Lane {
 pub(super) struct Lanes {
     slots: Vec<Option<Lane>>,
     bus: String,
+    consumer: NameWords,
     trust: Trust,
     directory: Directory,
     retry_at: Option<Instant>,
@@ -258,10 +261,11 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(bus: &str, trust: Trust, attachment: u64) -> Self {
+    pub(super) fn new(bus: &str, consumer: &str, trust: Trust, attachment: u64) -> Self {
         Self {
             slots: Vec::new(),
             bus: bus.to_owned(),
+            consumer: name_words(consumer),
             trust,
             directory: Directory::default(),
             retry_at: None,
@@ -429,6 +433,7 @@ impl Lanes {
             slot,
             committed: places.map(|place| place.position),
             turns,
+            consumer: self.consumer,
             ack: std::cell::Cell::new(None),
             gone: false,
             short: None,

@@ -101,7 +101,7 @@ impl ReaderOptions {
         let attachment = header.owner.attachment.load(Ordering::Relaxed).wrapping_add(1).max(1); // written by ourselves
         header.owner.attachment.store(attachment, Ordering::Release); // pairs with the Acquire of producers
         let mut reader = Reader {
-            lanes: Lanes::new(bus, trust, attachment),
+            lanes: Lanes::new(bus, consumer, trust, attachment),
             bedside: Bedside::new(self.spin),
             scratch: Vec::new(),
             name: consumer.to_owned(),
