@@ -77,14 +77,28 @@ pub(crate) struct Identity {
 #[cfg_attr(bellwire_loom, derive(Default))]
 pub(crate) struct NameField([AtomicU64; NAME_LEN_MAX / 8]);
 
+/// A name as its field holds it.
+pub(crate) type NameWords = [u64; NAME_LEN_MAX / 8];
+
+/// The words of a name that is not too long.
+pub(crate) fn name_words(name: &str) -> NameWords {
+    let mut bytes = [0; NAME_LEN_MAX];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|index| u64::from_le_bytes(words[index]))
+}
+
 impl NameField {
     pub(crate) fn store(&self, name: &str) {
-        let mut bytes = [0; NAME_LEN_MAX];
-        bytes[..name.len()].copy_from_slice(name.as_bytes());
-        for (word, chunk) in self.0.iter().zip(bytes.chunks_exact(8)) {
+        for (field, word) in self.0.iter().zip(name_words(name)) {
             // Relaxed: a name is published by the store of the key beside it, or by the file's getting its name.
-            word.store(u64::from_le_bytes(chunk.try_into().unwrap_or_default()), Ordering::Relaxed);
+            field.store(word, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is this name.
+    pub(crate) fn is(&self, words: &NameWords) -> bool {
+        self.0.iter().zip(words).all(|(field, word)| field.load(Ordering::Relaxed) == *word) // see `store`
     }
 
     /// The name, or what can be read of it if somebody scribbled over it.
@@ -251,6 +265,14 @@ pub(crate) struct Ack {
     /// How often the producer stopped waiting for this consumer because it was dead for too long.
     pub(crate) released: AtomicU64,
     pub(crate) name: NameField,
+}
+
+impl Ack {
+    /// Whether this is the entry of the consumer with that name and key. Not of the key alone: a consumer writes its key
+    /// itself, and may write that of another one. The files of two have different names.
+    pub(crate) fn is_of(&self, key: u64, name: &NameWords) -> bool {
+        self.key.load(Ordering::Relaxed) == key && self.name.is(name) // a hint to readers, who look at the attachment then
+    }
 }
 
 /// The header of a lane.

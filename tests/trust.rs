@@ -6,6 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
+use bellwire::inspect::LaneStatus;
 use bellwire::{IdentityError, OpenError, Priority, ProducerOptions, Reader, Tap, TapStart};
 use common::{Bus, note, small};
 
@@ -305,4 +306,39 @@ fn a_bus_has_at_most_sixteen_consumers() {
         Reader::open(&bus, "c4").unwrap_err()
     };
     assert!(matches!(error, OpenError::InUse { pid, .. } if pid == std::process::id()), "{error}");
+}
+
+/// Found by the fuzzer: two consumers with one key shared what the producer promised, and when the one went, the other's entry
+/// was free for anybody.
+#[test]
+fn a_consumer_that_takes_the_key_of_another_takes_nothing_else_from_it() {
+    const KEY: u64 = 32; // as in `src/layout.rs`
+    let bus = Bus::new();
+    let path = |name: &str| format!("/dev/shm/bellwire.{}.cursors.{name}", &*bus);
+    let mut honest = Reader::open(&bus, "m-honest").unwrap();
+    let mut key = [0; 8];
+    File::open(path("m-honest")).unwrap().read_exact_at(&mut key, KEY).unwrap();
+    // One that the producer comes to first, and one that it comes to later.
+    for name in ["a-thief", "z-thief"] {
+        drop(Reader::open(&bus, name).unwrap());
+        File::options().write(true).open(path(name)).unwrap().write_all_at(&key, KEY).unwrap();
+    }
+    let mut producer = small().open(&bus, "engine").unwrap();
+    honest.refresh();
+    let acknowledged = |bus: &str| {
+        let status = LaneStatus::read(bus, "engine", None).unwrap();
+        let of = |name| status.consumers.iter().find(|ack| ack.name == name).map(|ack| ack.attachment);
+        (of("m-honest"), status.consumers.len())
+    };
+    producer.look();
+    assert_eq!(acknowledged(&bus), (Some(1), 3), "each has an entry of its own");
+    for name in ["a-thief", "z-thief"] {
+        fs::remove_file(path(name)).unwrap();
+    }
+    producer.look();
+    assert_eq!(acknowledged(&bus), (Some(1), 1));
+    for _ in 0..10 {
+        producer.publish(&note("user", "title", "")).unwrap();
+    }
+    assert_eq!(honest.round(bellwire::Budget::default(), |_, _| ()), 10);
 }

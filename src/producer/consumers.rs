@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bus::{SHM_DIR, SegmentKind, segment_file};
 use crate::clock::Instant;
 use crate::doorbell;
-use crate::layout::{Ack, CursorSlot, LaneHeader};
+use crate::layout::{Ack, CursorSlot, LaneHeader, name_words};
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignCursors;
 use crate::region::{OpenError, Trust};
@@ -175,7 +175,11 @@ impl Consumers {
             }
             let Ok(file) = segment_file(&self.bus, SegmentKind::Cursors, &name) else { continue };
             match ForeignCursors::open(&file, &self.trust) {
-                Ok(cursors) => self.known.push(Consumer::new(name, cursors, lane, floors)),
+                Ok(cursors) => {
+                    let taken = |index| self.known.iter().any(|consumer| consumer.ack == Some(index));
+                    let consumer = Consumer::new(name, cursors, lane, floors, taken);
+                    self.known.push(consumer);
+                }
                 Err(error) if error.is_shortage() => missed = Err(error),
                 // A segment that is foreign or of another build does not gate us; its owner is told so when he opens it.
                 Err(_) => {}
@@ -194,11 +198,22 @@ impl Consumers {
 }
 
 impl Consumer {
-    fn new(name: String, cursors: ForeignCursors, lane: &LaneHeader, floors: [u64; 4]) -> Self {
+    /// `taken` says which of the lane's entries belong to consumers that are known.
+    fn new(
+        name: String,
+        cursors: ForeignCursors,
+        lane: &LaneHeader,
+        floors: [u64; 4],
+        taken: impl Fn(usize) -> bool,
+    ) -> Self {
         let key = cursors.header().identity.key.load(Ordering::Relaxed); // written once, before the file had a name
-        let mine = |ack: &Ack| ack.key.load(Ordering::Relaxed) == key; // written by this lane's producers only
-        let free = |ack: &Ack| ack.key.load(Ordering::Relaxed) == 0; // likewise
-        let ack = lane.acks.iter().position(mine).or_else(|| lane.acks.iter().position(free));
+        let words = name_words(&name);
+        let mine = |ack: &Ack| ack.is_of(key, &words);
+        let free = |ack: &Ack| ack.key.load(Ordering::Relaxed) == 0; // written by this lane's producers only
+        let find = |wanted: &dyn Fn(&Ack) -> bool| {
+            (0..lane.acks.len()).find(|index| wanted(&lane.acks[*index]) && !taken(*index))
+        };
+        let ack = find(&mine).or_else(|| find(&free));
         let mut consumer = Self {
             name,
             slot: None,

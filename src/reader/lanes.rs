@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{LaneFault, Slot};
 use crate::bus::{LANES_MAX, SegmentKind, segment_file};
 use crate::clock::Instant;
-use crate::layout::{CursorSlot, CursorsHeader, LaneHeader};
+use crate::layout::{CursorSlot, CursorsHeader, LaneHeader, NameWords, name_words};
 use crate::producer::data_offsets;
 use crate::region::directory::{self, Directory};
 use crate::region::foreign::ForeignLane;
@@ -121,6 +121,8 @@ pub(crate) struct Lane {
     slot: usize,
     committed: [u64; 4],
     turns: [bool; 4],
+    /// Our name.
+    consumer: NameWords,
     /// Our entry among its acks, once there is one.
     ack: std::cell::Cell<Option<usize>>,
     /// Whether the file is gone or has another lane in it now.
@@ -146,8 +148,8 @@ impl Lane {
         let index = match self.ack.get() {
             Some(index) => index,
             None => {
-                let mine = |ack: &crate::layout::Ack| ack.key.load(Ordering::Relaxed) == key; // a hint, checked below
-                let Some(index) = header.acks.iter().position(mine) else { return false };
+                let mine = header.acks.iter().position(|ack| ack.is_of(key, &self.consumer)); // a hint, checked below
+                let Some(index) = mine else { return false };
                 self.ack.set(Some(index));
                 index
             }
@@ -242,7 +244,7 @@ impl Lane {
     fn is_acknowledged(&self, (key, number): (u64, u64)) -> bool {
         self.header().acks.iter().any(|ack| {
             // Acquire: pairs with the producer's Release in `tell`; it knows us from before that store on.
-            ack.attachment.load(Ordering::Acquire) == number && ack.key.load(Ordering::Relaxed) == key
+            ack.attachment.load(Ordering::Acquire) == number && ack.is_of(key, &self.consumer)
         })
     }
 }
@@ -251,6 +253,7 @@ impl Lane {
 pub(crate) struct Lanes {
     slots: Vec<Option<Lane>>,
     bus: String,
+    consumer: NameWords,
     trust: Trust,
     directory: Directory,
     retry_at: Option<Instant>,
@@ -262,14 +265,15 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Of a process that owns these cursors from now on. It is attached to no lane yet.
-    pub(crate) fn new(bus: &str, trust: Trust, header: &CursorsHeader) -> Self {
+    /// Of a process that owns these cursors from now on, under that name. It is attached to no lane yet.
+    pub(crate) fn new(bus: &str, consumer: &str, trust: Trust, header: &CursorsHeader) -> Self {
         // Another number than the last, and never 0, which says that nobody is attached: damage may have put any number there.
         let number = header.owner.attachment.load(Ordering::Relaxed).wrapping_add(1).max(1); // written by ourselves
         header.owner.attachment.store(number, Ordering::Release); // pairs with the Acquire in `Consumer::attachment`
         Self {
             slots: Vec::new(),
             bus: bus.to_owned(),
+            consumer: name_words(consumer),
             trust,
             directory: Directory::default(),
             retry_at: None,
@@ -435,6 +439,7 @@ impl Lanes {
             slot,
             committed: places.map(|place| place.position),
             turns,
+            consumer: self.consumer,
             ack: std::cell::Cell::new(None),
             gone: false,
             short: None,

@@ -98,7 +98,7 @@ impl ReaderOptions {
 
         header.owner.opened_at.store(now, Ordering::Relaxed); // for people
         let mut reader = Reader {
-            lanes: Lanes::new(bus, trust, header),
+            lanes: Lanes::new(bus, consumer, trust, header),
             bedside: Bedside::new(self.spin),
             scratch: Vec::new(),
             name: consumer.to_owned(),

@@ -142,7 +142,8 @@ pub(super) struct Process {
 impl Process {
     /// As `Reader::open`.
     pub(super) fn open(cursors: &Cursors) -> Self {
-        let mut lanes = Lanes::new(BUS, TRUST, &cursors.header);
+        let name = cursors.header.identity.name.load();
+        let mut lanes = Lanes::new(BUS, &name, TRUST, &cursors.header);
         lanes.refresh(&cursors.header);
         Self { lanes, cursors: cursors.clone(), scratch: Vec::new(), received: 0 }
     }
