@@ -156,3 +156,147 @@ impl Replay {
         Walk::Walking
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bellwire::{Channel, Notification};
+
+    use super::*;
+    use crate::journal::testing::{Record, account_update, append, config, open, order_accepted};
+    use crate::journal::{Facts, Journal};
+
+    const EPOCH: u32 = 7;
+    /// Stands in for a record that left the journal: no entry begins there.
+    const GONE: u64 = 16;
+
+    /// A journal with the stream of one user among the records of another.
+    struct Kept {
+        journal: Journal,
+        stream: Tracked,
+        trade: Record,
+        account: Record,
+    }
+
+    impl Kept {
+        /// With records of which `head` are older and no longer there.
+        fn new(dir: &Path, head: u64) -> Self {
+            let record = |payload| Record::new(&Notification::new("anna", "Test", payload), 1);
+            Self {
+                journal: open(config(dir)).unwrap(),
+                stream: Tracked { epoch: EPOCH, head, last_offset: if head == 0 { 0 } else { GONE } },
+                trade: record(order_accepted("order-1")),
+                account: record(account_update("anna")),
+            }
+        }
+
+        /// Publishes that many; those with an even number are trades, the others account updates.
+        fn publish(&mut self, count: u64) {
+            for _ in 0..count {
+                let (seq, prev) = (self.stream.head + 1, self.stream.last_offset);
+                let record = if seq.is_multiple_of(2) { &self.trade } else { &self.account };
+                let facts = Facts { seq, prev, epoch: EPOCH, ..Facts::default() };
+                let last_offset = append(&mut self.journal, record, &facts);
+                self.stream = Tracked { epoch: EPOCH, head: seq, last_offset };
+                append(&mut self.journal, &self.trade, &Facts { seq, epoch: 1, slot: 1, ..Facts::default() });
+            }
+            self.journal.publish().unwrap();
+        }
+
+        /// What a replay shows from here to its end, and how many times it was asked to walk; `None` if it is too old.
+        fn shown(&self, replay: &mut Replay, channels: ChannelSet) -> Option<(Vec<u64>, usize)> {
+            let mut reader = self.journal.reader();
+            let (mut seqs, mut walks) = (Vec::new(), 0);
+            loop {
+                match replay.step() {
+                    Step::Walk => {
+                        walks += 1;
+                        if replay.walk(&mut reader, channels) == Walk::TooOld {
+                            return None;
+                        }
+                        assert!(replay.page.len() <= PAGE_LEN);
+                    }
+                    Step::Page => {
+                        while let Some(offset) = replay.next_record() {
+                            let entry = reader.entry(offset).unwrap();
+                            assert_eq!(entry.epoch, EPOCH, "the other user's");
+                            replay.done(entry.seq);
+                            assert_eq!(replay.after, entry.seq);
+                            seqs.push(entry.seq);
+                        }
+                    }
+                    Step::End => {
+                        assert_eq!(replay.after, replay.to);
+                        return Some((seqs, walks));
+                    }
+                }
+            }
+        }
+
+        fn all_after(&self, after: u64) -> Option<Vec<u64>> {
+            Some(self.shown(&mut Replay::new(after, self.stream), ChannelSet::ALL)?.0)
+        }
+    }
+
+    #[test]
+    fn everything_after_a_position_is_shown_once_and_in_order_however_many_pages_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(dir.path(), 0);
+        let page = PAGE_LEN as u64;
+        kept.publish(3 * page + 10);
+        let head = kept.stream.head;
+        for missed in [0, 1, 2, page - 1, page, page + 1, 2 * page, 2 * page + 1, head - 1, head] {
+            assert_eq!(kept.all_after(head - missed), Some((head - missed + 1..=head).collect()), "{missed}");
+        }
+    }
+
+    #[test]
+    fn a_walk_that_takes_longer_than_a_turn_goes_on_in_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(dir.path(), 0);
+        kept.publish(WALK_LEN as u64 + 1);
+        let walks = |after| kept.shown(&mut Replay::new(after, kept.stream), ChannelSet::NONE).unwrap().1;
+        assert_eq!((walks(1), walks(0)), (1, 2));
+    }
+
+    #[test]
+    fn what_is_not_subscribed_to_is_passed_over_and_the_end_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(dir.path(), 0);
+        kept.publish(10);
+        let mut trades = ChannelSet::NONE;
+        trades.insert(Channel::Trade);
+        for (channels, expected) in [(trades, vec![4, 6, 8, 10]), (ChannelSet::NONE, vec![])] {
+            let mut replay = Replay::new(3, kept.stream);
+            assert_eq!(kept.shown(&mut replay, channels).unwrap().0, expected);
+            assert_eq!(replay.after, 10);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_does_not_reach_back_is_too_old_and_the_record_before_is_not_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(dir.path(), 4);
+        kept.publish(3);
+        assert_eq!(kept.all_after(4), Some(vec![5, 6, 7]), "4 is gone, and nobody asked for it");
+        assert_eq!(kept.all_after(3), None);
+        let of_another_epoch = Tracked { epoch: EPOCH + 1, ..kept.stream };
+        assert!(kept.shown(&mut Replay::new(5, of_another_epoch), ChannelSet::ALL).is_none());
+    }
+
+    #[test]
+    fn a_replay_goes_on_to_what_was_published_meanwhile_unless_the_stream_began_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(dir.path(), 0);
+        kept.publish(3);
+        let mut replay = Replay::new(1, kept.stream);
+        assert_eq!(replay.epoch(), EPOCH);
+        assert_eq!(kept.shown(&mut replay, ChannelSet::ALL).unwrap().0, [2, 3]);
+        assert!(!replay.extend(kept.stream), "nothing came");
+        kept.publish(2);
+        assert!(!replay.extend(Tracked { epoch: EPOCH + 1, ..kept.stream }));
+        assert!(replay.extend(kept.stream));
+        assert_eq!(kept.shown(&mut replay, ChannelSet::ALL).unwrap().0, [4, 5]);
+    }
+}
