@@ -356,13 +356,13 @@ impl Lanes {
                 lane.gone = !names.contains(&lane.info.name)
                     || directory::was_replaced(segment.path(), segment.inode());
             }
-            for name in names {
-                if !self.iter().any(|lane| !lane.gone && lane.info.name == name) {
-                    match self.attach(header, &name) {
+            for name in &names {
+                if !self.iter().any(|lane| !lane.gone && lane.info.name == *name) {
+                    match self.attach(header, name, &names) {
                         Ok(id) => refresh.attached.push(id),
                         Err(error) => {
                             self.retry_at = Some(Instant::now() + RETRY);
-                            refresh.refused.push((name, error));
+                            refresh.refused.push((name.clone(), error));
                         }
                     }
                 }
@@ -380,7 +380,8 @@ impl Lanes {
         self.untold.add(refresh);
     }
 
-    fn attach(&mut self, header: &CursorsHeader, name: &str) -> Result<LaneId, OpenError> {
+    /// Attaches to the lane of that name; `names` are those of all lanes that there are.
+    fn attach(&mut self, header: &CursorsHeader, name: &str, names: &[String]) -> Result<LaneId, OpenError> {
         let file = segment_file(&self.bus, SegmentKind::Lane, name)?;
         let mapping = ForeignLane::open(&file, &self.trust)?;
         let path = mapping.segment().path().to_owned();
@@ -398,7 +399,8 @@ impl Lanes {
         if let Some(other) = self.iter().find(|lane| lane.info.key == key && lane.info.name != name) {
             return Err(corrupt(format!("it has the key of lane {}", other.info.name)));
         }
-        let (slot, known) = self.claim(header, key).ok_or_else(|| corrupt("no free cursor slot".into()))?;
+        let claimed = self.claim(header, key, name, names);
+        let (slot, known) = claimed.ok_or_else(|| corrupt("no free cursor slot".into()))?;
         let cursors = &header.slots[slot];
 
         let offsets = data_offsets(mapping.capacities());
@@ -451,17 +453,23 @@ impl Lanes {
     }
 
     /// Our slot for that lane, and whether it has cursors already.
-    fn claim(&self, header: &CursorsHeader, key: u64) -> Option<(usize, bool)> {
+    ///
+    /// A lane that is there keeps its slot, also while it is refused or before its turn to be attached comes: without it,
+    /// it would be read again from its oldest record, and its producer would wait for a cursor that is another lane's.
+    fn claim(&self, header: &CursorsHeader, key: u64, name: &str, names: &[String]) -> Option<(usize, bool)> {
         // Relaxed throughout: our own segment.
         let key_of = |slot: &CursorSlot| slot.lane_key.load(Ordering::Relaxed);
         if let Some(known) = header.slots.iter().position(|slot| key_of(slot) == key) {
             return Some((known, true));
         }
-        let unused =
-            |slot: &CursorSlot| key_of(slot) == 0 || !self.iter().any(|lane| lane.info.key == key_of(slot));
-        // Prefer one that was never used: the others may belong to lanes that are refused only for now.
+        let is_over = |slot: &CursorSlot| {
+            let lane = slot.lane_name.load();
+            let is_attached = self.iter().any(|lane| lane.info.key == key_of(slot));
+            // A name is one lane's: what had ours before is gone.
+            !is_attached && (lane == name || !names.contains(&lane))
+        };
         let free = header.slots.iter().position(|slot| key_of(slot) == 0);
-        free.or_else(|| header.slots.iter().position(unused)).map(|slot| (slot, false))
+        free.or_else(|| header.slots.iter().position(is_over)).map(|slot| (slot, false))
     }
 }
 

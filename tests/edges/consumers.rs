@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use bellwire::{Budget, Priority, Producer, PublishError, Reader};
+use bellwire::{Budget, LANES_MAX, Priority, Producer, PublishError, Reader};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::{Bus, eventually, note, small, spawn};
-use crate::said;
+use crate::{drain, publish, said};
 
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -129,4 +129,31 @@ fn a_consumer_that_is_stopped_for_longer_than_the_grace_time_lives_and_loses_not
     assert_eq!(read, published);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Found by a model: with every slot of the cursors used, a new lane took the slot of one whose turn to be attached had not
+/// come yet, and that one was read again from its oldest record.
+#[test]
+fn a_lane_that_is_there_keeps_its_cursors_when_new_ones_come() {
+    let bus = Bus::new();
+    let publish = |name: &str| publish(&mut small().open(&bus, name).unwrap(), 1);
+    let lane = |index: usize| format!("lane-{index:02}");
+    let read = |reader: &mut Reader| {
+        let read = drain(reader).len();
+        reader.commit(0);
+        read
+    };
+    for index in 0..LANES_MAX {
+        publish(&lane(index));
+    }
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(read(&mut reader), LANES_MAX);
+    // While it is away, half of the lanes go, and others come whose names are before and behind.
+    drop(reader);
+    for index in (0..LANES_MAX).step_by(2) {
+        std::fs::remove_file(format!("/dev/shm/bellwire.{}.lane.{}", &*bus, lane(index))).unwrap();
+        publish(&format!("{}-{index}", if index % 4 == 0 { "a" } else { "z" }));
+    }
+    let mut reader = Reader::open(&bus, "storage").unwrap();
+    assert_eq!(read(&mut reader), LANES_MAX / 2, "only what is new");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bellwire::inspect::{CursorsStatus, LaneStatus};
 use bellwire::{MessageId, Notification, Priority};
-use common::{Bench, Client, notice, numbers, text_of, token, trade};
+use common::{Bench, Client, Gateway, notice, numbers, text_of, token, trade};
 use serde_json::json;
 
 #[tokio::test]
@@ -214,4 +214,42 @@ async fn urgent_records_do_not_wait_for_others_and_a_stream_stays_in_order() {
             .collect();
         assert!(of_class.is_sorted(), "class {class} was reordered");
     }
+}
+
+/// How often the gateway's shard went to sleep: once for each time that it was woken.
+fn naps(gateway: &Gateway) -> u64 {
+    for task in std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        if status.starts_with("Name:\tshard-0\n") {
+            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            return count.unwrap().trim().parse().unwrap();
+        }
+    }
+    panic!("no shard")
+}
+
+/// One record at a time is pushed by the broker, and the shard sleeps on. The control: what is for everybody wakes it.
+#[tokio::test]
+async fn a_shard_that_sleeps_is_not_woken_for_one_record_of_one_user() {
+    const COUNT: u64 = 200;
+    let bench = Bench::new();
+    let gateway = bench.gateway();
+    let mut engine = bench.producer("engine");
+    let mut anna = Client::subscribed(&gateway.url, &token("anna")).await;
+    let mut got = 0;
+    let mut naps_for = async |publish: &mut dyn FnMut(&str)| {
+        let before = naps(&gateway);
+        for number in numbers(0..COUNT as usize) {
+            // Asleep again, if it was woken for the last one.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            publish(&number);
+            got += 1;
+            anna.until_got(got).await;
+        }
+        naps(&gateway) - before
+    };
+    let for_one = naps_for(&mut |number| drop(engine.publish(&trade("anna", number)).unwrap())).await;
+    let for_all = naps_for(&mut |number| drop(engine.publish(&notice(number)).unwrap())).await;
+    // Its clock and the client's pings wake it now and then.
+    assert!(for_one < COUNT / 2 && for_all >= COUNT, "{for_one} for one user's, {for_all} for everybody's");
 }

@@ -33,9 +33,10 @@ pub use run::{BrokerRunning, start};
 
 use crate::journal::{JournalConfig, JournalError};
 
-/// Wakes a shard that waits for the journal.
+/// Serves or wakes a shard that waits for the journal.
 pub trait ShardSignal: Send + Sync {
-    /// The journal's end has moved. Called after every batch, so it does next to nothing unless the shard sleeps.
+    /// The journal's end has moved. Called after every batch, so it does next to nothing unless the shard sleeps; then it may
+    /// push a record or two for it, a few writes at most, instead of waking it.
     fn signal(&self);
 }
 

@@ -4,6 +4,8 @@
 //! What a round took is published in *chunks*, and between chunks P0 is looked for again: a P0 record waits for one chunk
 //! at most (and for what must go before it), however much of the other classes there is. After a chunk, in this order: the
 //! journal's end is published, the shards that sleep are woken, the cursors are committed with the journal's end as mark.
+//! If a chunk was only a record or two, the broker pushes them itself instead of waking a shard: that is a few writes for each
+//! shard that sleeps, and the next P0 waits for those.
 
 use std::sync::Arc;
 

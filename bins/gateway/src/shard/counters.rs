@@ -1,4 +1,5 @@
-//! What a shard has done. Written by its thread alone, read by anybody.
+//! What a shard has done. Written by whoever has its state, its thread or for a moment the broker's (see [`super::desk`]), and
+//! read by anybody.
 //!
 //! `delivered` counts notifications of which the kernel has accepted every byte. A notification whose bytes are still in
 //! an out buffer is not delivered, and if the connection breaks it never was; the client that resumes gets it again.
@@ -34,12 +35,12 @@ pub struct Counters {
     pub latency: [Histogram; 4],
 }
 
-/// A number that one thread writes.
+/// A number that one thread at a time writes.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Only the owning thread may call this: it loads and stores, which is cheaper than an atomic addition.
+    /// Only who has the shard's state may call this: it loads and stores, which is cheaper than an atomic addition.
     #[inline]
     pub(super) fn add(&self, more: u64) {
         // Relaxed: nothing is published by a count.

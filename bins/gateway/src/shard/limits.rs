@@ -39,11 +39,6 @@ pub struct UserPermit {
 }
 
 impl Limits {
-    /// The most sessions that there can be.
-    pub fn total_max(&self) -> usize {
-        self.total_max as usize
-    }
-
     pub fn new(config: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
             total_max: config.sessions_total,

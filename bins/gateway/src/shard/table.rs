@@ -28,12 +28,6 @@ struct Slot {
 }
 
 impl Table {
-    /// An empty table with room for so many sessions. The room is address space: what is never used takes no memory, and a
-    /// table that is full of sessions is not copied while they wait, nor leaves its smaller self behind in the heap.
-    pub(super) fn with_room(sessions: usize) -> Self {
-        Self { slots: Vec::with_capacity(sessions), ..Self::default() }
-    }
-
     /// Puts a session into a free slot. `make` is given what it must know of it.
     pub(super) fn insert(
         &mut self,

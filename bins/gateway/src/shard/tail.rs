@@ -27,19 +27,19 @@ struct Offer {
 impl Shard {
     /// Reads on; `true` if the journal's end was reached.
     pub(super) fn read_on(&mut self) -> bool {
-        self.read_records(SLICE, true)
+        self.read_records(true)
     }
 
     /// Reads on up to the end, or up to a record for everybody, which is no small matter; `true` if it was the end.
     pub(super) fn read_on_for_few(&mut self) -> bool {
-        self.read_records(SLICE, false)
+        self.read_records(false)
     }
 
-    fn read_records(&mut self, most: usize, with_broadcasts: bool) -> bool {
+    fn read_records(&mut self, with_broadcasts: bool) -> bool {
         let now = self.now_ns();
         let everybody = UserHash::of(EVERYBODY);
         let mut caught_up = false;
-        for _ in 0..most {
+        for _ in 0..SLICE {
             let Some(entry) = self.journal.entry(self.tail) else {
                 caught_up = true;
                 break;

@@ -44,11 +44,6 @@ fn spread(hash: UserHash) -> u64 {
 }
 
 impl Users {
-    /// Nobody, with room for so many. See [`Table::with_room`](super::table::Table::with_room).
-    pub(super) fn with_room(users: usize) -> Self {
-        Self { list: Vec::with_capacity(users), by_hash: HashTable::with_capacity(users), ..Self::default() }
-    }
-
     /// Notes that the session in that slot is the user's.
     pub(super) fn attach(&mut self, user_id: &str, slot: u32) -> UserIndex {
         let index = self.find(UserHash::of(user_id), || Some(user_id)).unwrap_or_else(|| self.add(user_id));

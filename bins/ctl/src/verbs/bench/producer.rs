@@ -3,18 +3,17 @@
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use super::plan::{Done, Mix, Order, Rate};
+use super::tally::histogram;
+use crate::cli::Global;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::human::now_ns;
 use bellwire::{
     AccountUpdate, Direction, FillType, Level, MarginCall, Notification, Offset, OrderExpired, OrderRejected,
     PositionUpdate, Producer, ProducerOptions, PublishError, SystemNotice, TradeExecuted,
 };
 use clap::Args;
-use hdrhistogram::Histogram;
-
-use super::plan::{Done, Mix, Order, Rate};
-use crate::cli::Global;
-use crate::exit::Exit;
-use crate::failure::Failure;
-use crate::output::human::now_ns;
 
 /// The shortest sleep between two notifications: shorter ones cost more CPU than they gain.
 const NAP: Duration = Duration::from_micros(50);
@@ -104,7 +103,7 @@ impl Publisher {
     /// Random users, at moments that are fixed beforehand: what is late does not make the rest later.
     fn load(&mut self, rate: Rate, time: Duration, mix: Mix, seed: u64) -> Result<(), Failure> {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut late = Histogram::<u64>::new(3).unwrap_or_else(|error| unreachable!("{error}"));
+        let mut late = histogram();
         let (begun, begun_at) = (Instant::now(), now_ns());
         let Rate::PerSecond(rate) = rate else {
             while begun.elapsed() < time {

@@ -111,7 +111,8 @@ impl Tally {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// Of nanoseconds, up to [`LONGEST_NS`].
+pub(super) fn histogram() -> Histogram<u64> {
     // Constant bounds that the library accepts.
     Histogram::new_with_bounds(100, LONGEST_NS, 3).unwrap_or_else(|error| unreachable!("{error}"))
 }
