@@ -248,8 +248,8 @@ async fn a_shard_that_sleeps_is_not_woken_for_one_record_of_one_user() {
         }
         naps(&gateway) - before
     };
-    let for_one = naps_for(&mut |number| drop(engine.publish(&trade("anna", number)).unwrap())).await;
-    let for_all = naps_for(&mut |number| drop(engine.publish(&notice(number)).unwrap())).await;
+    let for_one = naps_for(&mut |number| _ = engine.publish(&trade("anna", number)).unwrap()).await;
+    let for_all = naps_for(&mut |number| _ = engine.publish(&notice(number)).unwrap()).await;
     // Its clock and the client's pings wake it now and then.
     assert!(for_one < COUNT / 2 && for_all >= COUNT, "{for_one} for one user's, {for_all} for everybody's");
 }
