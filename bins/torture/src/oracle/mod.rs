@@ -131,8 +131,6 @@ pub(crate) struct Oracle {
     /// Whether retention may pass clients that are away.
     retention_passes: bool,
     sabotage: Option<Sabotage>,
-    /// An item that sabotage holds back.
-    held_back: Option<Entry>,
     sabotaged: bool,
 }
 
@@ -147,7 +145,6 @@ impl Oracle {
             told: Vec::new(),
             retention_passes,
             sabotage,
-            held_back: None,
             sabotaged: false,
         }
     }
@@ -261,10 +258,10 @@ impl Oracle {
 
     /// Takes in what a client process says.
     pub(crate) fn take(&mut self, entry: Entry) {
-        if self.sabotage.is_some() && !self.sabotaged {
-            return self.take_sabotaged(entry);
+        match self.sabotage {
+            Some(sabotage) if !self.sabotaged => self.take_sabotaged(entry, sabotage),
+            _ => self.take_as_it_is(entry),
         }
-        self.take_as_it_is(entry);
     }
 
     fn take_as_it_is(&mut self, entry: Entry) {
@@ -462,46 +459,48 @@ impl Oracle {
         (cursor.position, cursor.last, cursor.epoch) = (head, head, epoch);
     }
 
-    /// Waits for an item that suits, spoils it, and never does so again.
-    fn take_sabotaged(&mut self, entry: Entry) {
-        let Some(sabotage) = self.sabotage else { return };
-        let Event::Item { seq, code, conflated, sound } = entry.event else {
-            if let Some(held_back) = self.held_back.take() {
-                self.take_as_it_is(held_back);
-            }
-            return self.take_as_it_is(entry);
-        };
-        let trade = Record::from_code(code).is_some_and(|record| self.plan.facts(record).key.is_none());
+    /// Waits for a frame that suits, spoils it, and never does so again. A whole frame, since what comes of a client that
+    /// is killed within one does not count.
+    fn take_sabotaged(&mut self, entry: Entry, sabotage: Sabotage) {
         // Not the first ones: a run that has just begun is not what is to be spoilt.
-        let is_time = trade && entry.stream == Stream::User && self.counts.delivered > 2_000;
-        match sabotage {
-            Sabotage::Lose if is_time => self.sabotaged = true,
-            Sabotage::Double if is_time => {
-                self.take_as_it_is(entry);
-                self.take_as_it_is(entry);
-                self.sabotaged = true;
-            }
-            Sabotage::Foreign if is_time => {
-                let of_another = (0..).map(|number| Record { lane: 0, number }).find(|record| {
-                    let user = self.plan.facts(*record).user;
-                    user.is_some_and(|user| user != self.sessions[entry.session as usize].user)
-                });
+        let is_time = entry.stream == Stream::User && self.counts.delivered > 2_000;
+        match entry.event {
+            Event::Item { seq, code, conflated, sound }
+                if is_time && sabotage == Sabotage::Foreign && self.is_trade(code) =>
+            {
+                let user = self.sessions[entry.session as usize].user;
+                let of_another = (0..)
+                    .map(|number| Record { lane: 0, number })
+                    .find(|record| self.plan.facts(*record).user.is_some_and(|whose| whose != user));
                 let code = of_another.map_or(code, Record::code);
-                self.take_as_it_is(Entry { event: Event::Item { seq, code, conflated, sound }, ..entry });
                 self.sabotaged = true;
+                self.take_as_it_is(Entry { event: Event::Item { seq, code, conflated, sound }, ..entry });
             }
-            // Two items of one frame change places.
-            Sabotage::Reorder => match self.held_back.take() {
-                Some(held_back) => {
-                    self.take_as_it_is(entry);
-                    self.take_as_it_is(held_back);
-                    self.sabotaged = true;
-                }
-                None if is_time => self.held_back = Some(entry),
-                None => self.take_as_it_is(entry),
-            },
+            Event::Move { .. } if is_time => {
+                self.spoil_frame(entry.session, sabotage);
+                self.take_as_it_is(entry);
+            }
             _ => self.take_as_it_is(entry),
         }
+    }
+
+    /// Spoils the frame of which all items are held, if a trade is among them.
+    fn spoil_frame(&mut self, session: u32, sabotage: Sabotage) {
+        let held = &self.sessions[session as usize].held;
+        let Some(trade) = held.iter().position(|(_, _, code)| self.is_trade(*code)) else { return };
+        let held = &mut self.sessions[session as usize].held;
+        match sabotage {
+            Sabotage::Lose => drop(held.remove(trade)),
+            Sabotage::Double => held.insert(trade, held[trade]),
+            Sabotage::Reorder if trade + 1 < held.len() => held.swap(trade, trade + 1),
+            Sabotage::Reorder | Sabotage::Foreign => return,
+        }
+        self.sabotaged = true;
+    }
+
+    /// Whether the code is that of a record that no other may stand for.
+    fn is_trade(&self, code: u64) -> bool {
+        Record::from_code(code).is_some_and(|record| self.plan.facts(record).key.is_none())
     }
 }
 
