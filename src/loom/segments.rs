@@ -220,7 +220,10 @@ impl Directory {
 pub(crate) fn names(bus: &str, kind: SegmentKind) -> io::Result<Vec<String>> {
     let files = files()?;
     let parsed = files.iter().filter_map(|file| parse_segment_file(file));
-    Ok(parsed.filter(|(b, k, _)| *b == bus && *k == kind).map(|(_, _, name)| name.to_owned()).collect())
+    let of_that_kind = parsed.filter(|(b, k, _)| *b == bus && *k == kind);
+    let mut names: Vec<_> = of_that_kind.map(|(_, _, name)| name.to_owned()).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 pub(crate) fn files() -> io::Result<Vec<String>> {

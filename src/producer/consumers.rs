@@ -146,8 +146,7 @@ impl Consumers {
                 self.released += 1;
                 if let Some(ack) = consumer.ack {
                     let ack = &lane.acks[ack];
-                    // Release: a consumer that sees its attachment gone must not see bytes that were there before.
-                    ack.attachment.store(0, Ordering::Release); // pairs with the Acquire in the reader's `is_gated`
+                    withdraw(ack);
                     ack.released.store(ack.released.load(Ordering::Relaxed) + 1, Ordering::Relaxed); // a statistic
                 }
             }
@@ -164,7 +163,7 @@ impl Consumers {
         self.known.retain(|consumer| {
             let stays = names.contains(&consumer.name) && !consumer.was_replaced();
             if let (false, Some(ack)) = (stays, consumer.ack) {
-                lane.acks[ack].attachment.store(0, Ordering::Release); // pairs with the Acquire in `is_gated`
+                withdraw(&lane.acks[ack]);
                 lane.acks[ack].key.store(0, Ordering::Relaxed); // free for the next one
             }
             stays
@@ -189,7 +188,7 @@ impl Consumers {
         // Entries that an earlier owner of this lane left for consumers that are gone.
         for (index, ack) in lane.acks.iter().enumerate() {
             if !self.known.iter().any(|consumer| consumer.ack == Some(index)) {
-                ack.attachment.store(0, Ordering::Release); // pairs with the Acquire in `is_gated`
+                withdraw(ack);
                 ack.key.store(0, Ordering::Relaxed); // written and read by producers only, but for people
             }
         }
@@ -243,7 +242,8 @@ impl Consumer {
     }
 
     fn attachment(&self) -> u64 {
-        self.cursors.header().owner.attachment.load(Ordering::Acquire) // pairs with the Release when it was opened
+        // Relaxed: a number to be told back. How far the consumer has come is ordered by the slot's key and the cursors.
+        self.cursors.header().owner.attachment.load(Ordering::Relaxed)
     }
 
     fn slot(&self) -> Option<&CursorSlot> {
@@ -251,7 +251,7 @@ impl Consumer {
     }
 
     fn find_slot(&mut self, lane_key: u64) {
-        let is_ours = |slot: &CursorSlot| slot.lane_key.load(Ordering::Acquire) == lane_key; // pairs with `claim`
+        let is_ours = |slot: &CursorSlot| slot.lane_key.load(Ordering::Acquire) == lane_key; // pairs with the Release in `claim_slot`
         if !self.slot().is_some_and(is_ours) {
             self.slot = self.cursors.header().slots.iter().position(is_ours);
         }
@@ -268,6 +268,13 @@ impl Consumer {
         let segment = self.cursors.segment();
         directory::was_replaced(segment.path(), segment.inode())
     }
+}
+
+/// Takes a promise back.
+fn withdraw(ack: &Ack) {
+    // Relaxed: the Release fence of `RingWriter::make_room` stands between this and the bytes that may be overwritten now; it
+    // pairs with the Acquire fence of a reader that looks whether the promise still holds, `is_gated_no_more`.
+    ack.attachment.store(0, Ordering::Relaxed);
 }
 
 /// Promises a consumer not to overtake it.

@@ -243,8 +243,9 @@ impl Lane {
 
     fn is_acknowledged(&self, (key, number): (u64, u64)) -> bool {
         self.header().acks.iter().any(|ack| {
-            // Acquire: pairs with the producer's Release in `tell`; it knows us from before that store on.
-            ack.attachment.load(Ordering::Acquire) == number && ack.is_of(key, &self.consumer)
+            // Relaxed: the producer knows us from before that store on. What it published before that, and may not have rung
+            // for, is seen when we look once more behind the barrier, see the doorbell.
+            ack.attachment.load(Ordering::Relaxed) == number && ack.is_of(key, &self.consumer)
         })
     }
 }
@@ -269,7 +270,7 @@ impl Lanes {
     pub(crate) fn new(bus: &str, consumer: &str, trust: Trust, header: &CursorsHeader) -> Self {
         // Another number than the last, and never 0, which says that nobody is attached: damage may have put any number there.
         let number = header.owner.attachment.load(Ordering::Relaxed).wrapping_add(1).max(1); // written by ourselves
-        header.owner.attachment.store(number, Ordering::Release); // pairs with the Acquire in `Consumer::attachment`
+        header.owner.attachment.store(number, Ordering::Relaxed); // see the producer's `Consumer::attachment`
         Self {
             slots: Vec::new(),
             bus: bus.to_owned(),
@@ -373,7 +374,8 @@ impl Lanes {
             if slot.as_ref().is_some_and(|lane| lane.gone && !lane.has_more())
                 && let Some(lane) = slot.take()
             {
-                header.slots[lane.slot].lane_key.store(0, Ordering::Release); // free; pairs with `find_slot`
+                // Relaxed: free. Nobody needs the cursors of a lane that is gone.
+                header.slots[lane.slot].lane_key.store(0, Ordering::Relaxed);
                 refresh.detached.push(lane.info.name);
             }
         }
@@ -475,7 +477,8 @@ impl Lanes {
 
 /// Puts a lane into a slot; its producer finds it by the key, which is stored last.
 fn claim_slot(slot: &CursorSlot, key: u64, name: &str, places: &[Place; 4]) {
-    slot.lane_key.store(0, Ordering::Release); // whoever still looks for the lane that was here finds it gone
+    // Relaxed: the lane that was here is read no more, so its producer may take the new cursors for its own.
+    slot.lane_key.store(0, Ordering::Relaxed);
     slot.lane_name.store(name);
     for (cursor, place) in slot.cursors.iter().zip(places) {
         cursor.commit(place.position, place.ordinal, false);

@@ -13,8 +13,9 @@ use crate::loom::bytes::Arena;
 use crate::loom::segments::Segment;
 use crate::producer::consumers::Consumers;
 use crate::producer::data_offsets;
-use crate::reader::LaneFault;
 use crate::reader::lanes::{LaneId, Lanes};
+use crate::reader::waiting::{self, Bedside};
+use crate::reader::{LaneFault, Wake, Waker};
 use crate::region::Trust;
 use crate::ring::Place;
 use crate::ring::testing::{ARCHIVE, RECORD, header, sequence_of};
@@ -134,6 +135,7 @@ impl Cursors {
 pub(super) struct Process {
     pub(super) lanes: Lanes,
     cursors: Cursors,
+    bedside: Bedside,
     scratch: Vec<u8>,
     /// Records read by this process.
     pub(super) received: u64,
@@ -145,7 +147,8 @@ impl Process {
         let name = cursors.header.identity.name.load();
         let mut lanes = Lanes::new(BUS, &name, TRUST, &cursors.header);
         lanes.refresh(&cursors.header);
-        Self { lanes, cursors: cursors.clone(), scratch: Vec::new(), received: 0 }
+        let bedside = Bedside::new(Duration::ZERO);
+        Self { lanes, cursors: cursors.clone(), bedside, scratch: Vec::new(), received: 0 }
     }
 
     pub(super) fn refresh(&mut self) {
@@ -175,6 +178,16 @@ impl Process {
         lane.advance(0);
         self.received += 1;
         Ok(true)
+    }
+
+    /// As `Reader::waker`.
+    pub(super) fn waker(&self) -> Waker {
+        self.bedside.waker()
+    }
+
+    /// As `Reader::wait`, for however long it takes and without spinning.
+    pub(super) fn wait(&mut self) -> Wake {
+        waiting::wait(&mut self.lanes, &mut self.bedside, &self.cursors.header, Duration::MAX)
     }
 
     /// As `Reader::commit`.

@@ -4,7 +4,7 @@
 use ::loom::thread;
 
 use super::bus::{Cursors, Engine, Process};
-use super::harness::{Bounds, explore};
+use super::harness::{ALL, Bounds, explore};
 use crate::reader::LaneFault;
 use crate::ring::testing::{ARCHIVE, RECORD};
 
@@ -55,21 +55,16 @@ fn settle(process: &mut Process, engine: &mut Engine, by_others: u64) {
 }
 
 /// A producer that looks and publishes beside a consumer that attaches and reads.
-fn arrival(
-    engine: impl FnOnce() -> Engine,
-    cursors: impl FnOnce() -> Cursors,
-    reads: usize,
-    publishes: usize,
-) {
-    let (mut engine, cursors) = (engine(), cursors());
+fn arrival(cursors: Cursors) {
+    let mut engine = engine(4);
     let consumer = thread::spawn(move || {
         let mut process = Process::open(&cursors);
-        read(&mut process, reads);
+        read(&mut process, 1);
         process
     });
     let producer = thread::spawn(move || {
         engine.look();
-        for _ in 0..publishes {
+        for _ in 0..3 {
             let _ = engine.publish(false);
         }
         engine
@@ -81,8 +76,29 @@ fn arrival(
 
 #[test]
 fn a_consumer_that_arrives_loses_nothing_from_where_it_is_respected() {
-    explore("handshake, arrival", Bounds { preemptions: [3, 2], floor: [1, 1] }, || {
-        arrival(|| engine(4), || cursors("c"), 1, 2);
+    explore("handshake, arrival", Bounds { preemptions: [3, 2], floor: [18000, 3300] }, || {
+        arrival(cursors("c"));
+    });
+}
+
+#[test]
+fn a_consumer_that_is_noticed_late_is_respected_only_from_where_nothing_is_overwritten() {
+    explore("handshake, noticed late", Bounds { preemptions: [3, 2], floor: [60000, 26000] }, || {
+        let (mut engine, cursors) = (engine(4), cursors("c"));
+        let mut process = Process::open(&cursors);
+        publish(&mut engine, 1); // what is reserved now reaches into the record at its cursor
+        let consumer = thread::spawn(move || {
+            read(&mut process, 1);
+            process
+        });
+        let producer = thread::spawn(move || {
+            engine.look();
+            engine.publish_with(0, false).expect("reserved");
+            engine
+        });
+        let mut process = consumer.join().expect("no panic");
+        let mut engine = producer.join().expect("no panic");
+        settle(&mut process, &mut engine, 0);
     });
 }
 
@@ -96,7 +112,7 @@ fn a_consumer_whose_slot_was_another_lanes_is_not_taken_to_have_come_further_tha
         publish(&mut gone, 4);
         let mut process = Process::open(&cursors);
         gone.look();
-        for _ in 0..2 {
+        for _ in 0..4 {
             read(&mut process, 4);
             publish(&mut gone, 3);
         }
@@ -105,15 +121,14 @@ fn a_consumer_whose_slot_was_another_lanes_is_not_taken_to_have_come_further_tha
         process.refresh();
         cursors
     };
-    explore("handshake, used slot", Bounds { preemptions: [3, 2], floor: [1, 1] }, move || {
-        let cursors = former();
-        arrival(|| engine(4), || cursors, 1, 2);
+    explore("handshake, used slot", Bounds { preemptions: [3, 2], floor: [18000, 3300] }, move || {
+        arrival(former());
     });
 }
 
 #[test]
 fn a_consumer_that_dies_is_given_up_and_its_next_process_knows_what_was_lost() {
-    explore("handshake, death and return", Bounds { preemptions: [2, 1], floor: [1, 1] }, || {
+    explore("handshake, death and return", Bounds { preemptions: [2, 1], floor: [2000, 250] }, || {
         let (mut engine, cursors) = (engine(0), cursors("c"));
         let mut first = Process::open(&cursors);
         engine.look();
@@ -174,7 +189,7 @@ fn forgotten(forget: impl FnOnce(&mut Engine, &Cursors) + 'static) {
 
 #[test]
 fn a_consumer_that_is_forgotten_while_it_reads_goes_on_as_one_that_is_not_waited_for() {
-    explore("handshake, forgotten", Bounds { preemptions: [2, 1], floor: [1, 1] }, || {
+    explore("handshake, forgotten", Bounds { preemptions: [2, 1], floor: [24000, 2400] }, || {
         forgotten(|engine, cursors| {
             cursors.segment.unlink();
             engine.look();
@@ -184,7 +199,7 @@ fn a_consumer_that_is_forgotten_while_it_reads_goes_on_as_one_that_is_not_waited
 
 #[test]
 fn a_consumer_whose_entry_another_one_has_now_does_not_take_the_promise_for_its_own() {
-    explore("handshake, entry of another", Bounds { preemptions: [2, 1], floor: [1, 1] }, || {
+    explore("handshake, entry of another", Bounds { preemptions: [2, 1], floor: [39000, 3500] }, || {
         forgotten(|engine, cursors| {
             // Attached as often as the first one, and it has read everything.
             let other = self::cursors("o");
@@ -198,7 +213,7 @@ fn a_consumer_whose_entry_another_one_has_now_does_not_take_the_promise_for_its_
 
 #[test]
 fn what_an_earlier_owner_of_the_lane_promised_holds() {
-    explore("handshake, new owner", Bounds { preemptions: [3, 2], floor: [1, 1] }, || {
+    explore("handshake, new owner", Bounds { preemptions: [3, 2], floor: [170, 80] }, || {
         let (mut engine, cursors) = (engine(0), cursors("c"));
         let mut process = Process::open(&cursors);
         engine.look();
@@ -219,5 +234,34 @@ fn what_an_earlier_owner_of_the_lane_promised_holds() {
         let mut engine = producer.join().expect("no panic");
         assert_eq!(process.lost_and_missed(process.lane()), (0, 0), "nothing is lost");
         settle(&mut process, &mut engine, 0);
+    });
+}
+
+#[test]
+fn a_lane_that_is_there_keeps_its_slot_when_another_one_needs_one() {
+    explore("handshake, slots", Bounds { preemptions: [ALL, ALL], floor: [1, 1] }, || {
+        let cursors = cursors("c");
+        let [mut kept, gone] = ["l", "k"].map(|name| {
+            let mut engine = Engine::new(name, 4);
+            publish(&mut engine, 3);
+            engine
+        });
+        // In this order, so that the slot of the lane that stays is the first.
+        kept.segment.link();
+        let mut process = Process::open(&cursors);
+        gone.segment.link();
+        process.refresh();
+        kept.look();
+        read(&mut process, 2);
+        drop(process);
+        gone.segment.unlink();
+        let new = Engine::new("a", 4);
+        new.segment.link();
+        // The new lane's name comes first, and there is no slot that was never used.
+        let mut process = Process::open(&cursors);
+        let lane = process.lanes.ids().find(|id| process.lanes.get(*id).info.name() == "l");
+        let lane = lane.expect("attached");
+        while process.read(lane, false).expect("a sound lane") {}
+        assert_eq!(process.received, 1, "two of three were read before");
     });
 }

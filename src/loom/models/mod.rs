@@ -9,4 +9,5 @@ mod handshake;
 mod harness;
 mod mutants;
 mod tap;
+mod waiting;
 mod waking;

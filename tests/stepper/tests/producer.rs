@@ -221,7 +221,7 @@ fn refused() -> usize {
 fn giving_up() -> usize {
     let mut publishing =
         Publishing { consumer_is_dead: true, ..Publishing::new(ring_full(), 3, publish_one) };
-    walk("publish over what a consumer that is given up has not read", 1000, ALL, &mut publishing)
+    walk("publish over what a consumer that is given up has not read", 700, ALL, &mut publishing)
 }
 
 fn batch() -> usize {
