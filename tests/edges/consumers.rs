@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bellwire::{Budget, LANES_MAX, Priority, Producer, PublishError, Reader};
+use bellwire::{Budget, LANES_MAX, Priority, Producer, PublishError, Reader, ReaderOptions, Wake};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -156,4 +156,46 @@ fn a_lane_that_is_there_keeps_its_cursors_when_new_ones_come() {
     }
     let mut reader = Reader::open(&bus, "storage").unwrap();
     assert_eq!(read(&mut reader), LANES_MAX / 2, "only what is new");
+}
+
+#[test]
+fn the_last_of_64_lanes_wakes_a_sleeping_reader_and_a_65th_is_refused() {
+    let bus = Bus::new();
+    let mut producers: Vec<_> =
+        (0..LANES_MAX).map(|index| small().open(&bus, &format!("lane-{index:02}")).unwrap()).collect();
+    let mut reader = ReaderOptions::new().spin(Duration::ZERO).open(&bus, "storage").unwrap();
+    assert_eq!(reader.lanes().count(), LANES_MAX);
+    producers.iter_mut().for_each(Producer::look);
+    for index in [0, LANES_MAX - 1] {
+        let sleeper = std::thread::spawn(move || {
+            let slept = Instant::now();
+            assert_eq!(reader.wait(Duration::from_secs(20)), Wake::Ready);
+            assert!(slept.elapsed() < Duration::from_secs(10), "lane {index} did not wake it");
+            assert_eq!(drain(&mut reader), [1]);
+            reader
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        publish(&mut producers[index], 1);
+        reader = sleeper.join().unwrap();
+        reader.commit(0);
+    }
+
+    let one_more = small().open(&bus, "one-more").unwrap();
+    let mut refused = Vec::new();
+    eventually("refused", || {
+        refused.extend(reader.refresh().refused);
+        !refused.is_empty()
+    });
+    let (name, error) = &refused[0];
+    assert_eq!(name, "one-more");
+    assert!(error.to_string().contains("more than 64 lanes"), "{error}");
+    assert_eq!(reader.lanes().count(), LANES_MAX, "the others stay");
+    // There is room as soon as one of them goes.
+    drop((one_more, producers.remove(7)));
+    std::fs::remove_file(format!("/dev/shm/bellwire.{}.lane.lane-07", &*bus)).unwrap();
+    eventually("attached", || {
+        reader.refresh();
+        reader.lanes().any(|id| reader.lane(id).name() == "one-more")
+    });
+    assert_eq!(reader.lanes().count(), LANES_MAX);
 }

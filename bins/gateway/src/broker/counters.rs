@@ -139,3 +139,31 @@ impl BrokerCounters {
         lane.is_attached.store(false, Ordering::Relaxed); // see `Count::get`
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_comes_back_goes_on_with_its_counters_and_the_list_is_bounded() {
+        let counters = BrokerCounters::default();
+        let first = counters.attach("engine", 1);
+        first.read[0].add(5);
+        counters.detach(&first);
+        assert!(!first.is_attached());
+        assert_eq!(counters.attach("engine", 1).read[0].get(), 5);
+        assert!(first.is_attached());
+        // One that was made anew under the same name is another lane.
+        assert_eq!(counters.attach("engine", 2).read[0].get(), 0);
+        let listed: Vec<_> = counters.lanes().iter().map(|lane| (lane.name.clone(), lane.key)).collect();
+        assert_eq!(listed, [("engine".to_owned(), 1), ("engine".to_owned(), 2)]);
+        // Those that are attached stay listed, whatever comes and goes.
+        for key in 3..3 + 2 * LISTED_MAX as u64 {
+            counters.detach(&counters.attach("passing", key));
+        }
+        let lanes = counters.lanes();
+        assert_eq!(lanes.len(), LISTED_MAX);
+        assert_eq!((lanes[0].key, lanes[1].key), (1, 2));
+        assert_eq!(lanes.last().map(|lane| lane.key), Some(2 + 2 * LISTED_MAX as u64));
+    }
+}

@@ -29,7 +29,7 @@ use hashbrown::HashMap;
 use super::source::Source;
 
 /// Trade records that a scout remembers in one ring. At the bound it waits, and the ring is drained for it to go on.
-const REMEMBERED_MAX: usize = 65_536;
+pub(super) const REMEMBERED_MAX: usize = 65_536;
 
 /// Whether the rule is about this record.
 #[inline]
@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(scouts.rings[1].last_of(anna, 9), None);
         assert!(!scouts.rings[1].users.contains_key(&anna), "nobody is remembered for nothing");
         assert_eq!(scouts.rings[1].last_of(bert, 9), Some(3));
+        assert_eq!(scouts.rings[1].last_of(bert, 3), None, "itself is not before it");
         scouts.is_empty(Priority::P1);
         assert!(scouts.rings[1].seen.is_empty() && scouts.rings[1].users.is_empty());
     }

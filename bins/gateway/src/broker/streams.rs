@@ -392,6 +392,8 @@ mod tests {
         streams.expire(&present[0]);
         let known = streams.known("bert");
         assert_eq!(known.unwrap().oldest, 2);
+        streams.expire(&present[1]);
+        let known = streams.known("bert");
         streams.expire(&present[0]);
         assert_eq!(streams.known("bert"), known);
     }
@@ -405,6 +407,7 @@ mod tests {
             entries.iter().try_for_each(&mut replay).map(|()| streams.known("anna").map(|known| known.head))
         };
         let first = (1, (1, 0, 7, 0));
+        assert_eq!(SEQ_MAX, 9_007_199_254_740_991, "Number.MAX_SAFE_INTEGER");
         assert_eq!(replayed(&[first, (2, (2, START, 7, 0)), (3, (3, 2 * START, 7, 0))]), Ok(Some(3)));
         // The first one that is kept may be any but the first of all, and stand in any slot within reason.
         assert_eq!(replayed(&[(2, (5, START / 2, 7, 3))]), Ok(Some(5)));

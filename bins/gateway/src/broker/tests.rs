@@ -295,6 +295,24 @@ fn what_is_drawn_forward_draws_its_own_past_along() {
 }
 
 #[test]
+fn the_order_holds_also_behind_more_than_a_scout_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lists = lists(1);
+    let lane = &mut lists.lanes[0];
+    for _ in 0..=order::REMEMBERED_MAX {
+        lane.publish("other", Kind::Trade, Priority::P1, None);
+    }
+    lane.publish("user", Kind::Trade, Priority::P1, None);
+    lane.publish("user", Kind::Trade, Priority::P0, None);
+    let last = lane.sequence;
+    let mut rounds = begin(lists, config(dir.path()), Vec::new());
+    rounds.round().unwrap();
+    let sequences = sequences(&rounds);
+    assert_eq!(sequences.len() as u64, last, "each once");
+    assert_eq!(sequences[sequences.len() - 2..], [(1, last - 1), (0, last)]);
+}
+
+#[test]
 fn a_round_takes_all_of_p0_and_p1_and_a_budget_of_the_others_over_all_lanes() {
     let dir = tempfile::tempdir().unwrap();
     let mut lists = lists(2);
