@@ -47,6 +47,8 @@ pub(crate) mod reader;
 mod stress;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(all(test, not(bellwire_loom)))]
+mod tests;
 pub(crate) mod writer;
 
 use crate::layout::{LANDMARKS, RingHeader};
@@ -97,18 +99,4 @@ const fn stride(capacity: usize) -> u64 {
 pub(crate) const fn record_len_max(capacity: usize) -> usize {
     let quarter = capacity / 4;
     if quarter < crate::record::RECORD_LEN_MAX { quarter } else { crate::record::RECORD_LEN_MAX }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::RECORD_LEN_MAX;
-
-    #[test]
-    fn a_ring_takes_records_of_a_quarter_of_it_and_no_longer_than_any_may_be() {
-        assert_eq!(record_len_max(4096), 1024);
-        assert_eq!(record_len_max(4 * RECORD_LEN_MAX - 64), RECORD_LEN_MAX - 16);
-        assert_eq!(record_len_max(4 * RECORD_LEN_MAX + 64), RECORD_LEN_MAX);
-        assert_eq!(record_len_max(1 << 30), RECORD_LEN_MAX);
-    }
 }

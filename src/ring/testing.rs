@@ -36,6 +36,14 @@ impl LaneMemory {
         Arc::new(Self { header, data, capacity })
     }
 
+    /// Writes over the ring's bytes, as only a hostile producer does.
+    #[cfg(not(bellwire_loom))]
+    pub(crate) fn scribble(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.capacity);
+        // SAFETY: within the ring; only tests of one thread use this.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data.add(offset), bytes.len()) };
+    }
+
     pub(crate) fn writer(self: &Arc<Self>) -> Writer {
         // SAFETY: a model has one writer, which keeps the lane.
         let ring = unsafe {

@@ -316,7 +316,7 @@ impl RingWriter {
 
 impl RecordHeader {
     /// The first sixteen bytes of a lap's padding.
-    fn padding(len: u32) -> Self {
+    pub(super) fn padding(len: u32) -> Self {
         Self {
             record_len: len,
             archive_len: 0,

@@ -399,6 +399,18 @@ mod tests {
     }
 
     #[test]
+    fn slots_that_nobody_has_after_a_replay_are_given_again() {
+        let records = ["anna", "bert", "carl", "dora"].map(order);
+        let mut streams = Streams::new();
+        streams.set_generation(8);
+        streams.replay(&entry(&records[0], START, (1, 0, 7, 2)), START).unwrap();
+        streams.finish_replay();
+        let slots: Vec<_> =
+            (1..4).map(|at| place(&mut streams, &records[at], START * (at as u64 + 1)).slot).collect();
+        assert_eq!(slots, [0, 1, 3], "no table that grows with each start");
+    }
+
+    #[test]
     fn entries_that_do_not_fit_to_those_before_are_damage() {
         let record = order("anna");
         let replayed = |entries: &[(u64, Numbers)]| {

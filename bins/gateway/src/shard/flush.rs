@@ -163,5 +163,14 @@ mod tests {
             }
         }
         assert!(seen.is_some(), "an overdue P3 is served among P0s");
+
+        // One whose time has just come is not overdue: the urgent go first.
+        let mut queue = FlushQueue::default();
+        queue.mark(&mut Queued::default(), handle(99), 3, 0);
+        assert!(!queue.is_empty());
+        for pick in 0..8 {
+            queue.mark(&mut Queued::default(), handle(pick), 0, 100 * MS);
+            assert_eq!(queue.next(100 * MS, false).unwrap().handle.slot, pick);
+        }
     }
 }
