@@ -40,8 +40,10 @@ impl LaneMemory {
     #[cfg(not(bellwire_loom))]
     pub(crate) fn scribble(&self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.capacity);
-        // SAFETY: within the ring; only tests of one thread use this.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data.add(offset), bytes.len()) };
+        // SAFETY: within the ring.
+        let place = unsafe { self.data.add(offset) };
+        // SAFETY: likewise, and only tests of one thread use this.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
     }
 
     pub(crate) fn writer(self: &Arc<Self>) -> Writer {
