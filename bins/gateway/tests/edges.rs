@@ -27,15 +27,6 @@ fn bench(segments: u64) -> Bench {
         .with("LISTEN_SHARDS", "1")
 }
 
-/// A gateway whose words for people go into a file.
-fn with_log(bench: &Bench, prepare: impl FnOnce(&mut std::process::Command)) -> (Gateway, PathBuf) {
-    let log = bench.dir.path().join("log");
-    let mut command = bench.command();
-    command.stderr(Stdio::from(OpenOptions::new().create(true).append(true).open(&log).unwrap()));
-    prepare(&mut command);
-    (Gateway::start(command), log)
-}
-
 fn publish(engine: &mut Producer, notification: &Notification<'_>) {
     let end = Instant::now() + PATIENCE;
     while let Err(error) = engine.publish(notification) {
@@ -93,7 +84,7 @@ impl Drop for StoppedThread {
 #[tokio::test]
 async fn a_shard_that_retention_has_passed_closes_its_sessions_and_nobody_resumes_in_part() {
     let bench = bench(2);
-    let (gateway, log) = with_log(&bench, |_| ());
+    let (gateway, log) = bench.gateway_with_log(|_| ());
     let mut engine = bench.producer("engine");
     let token = token("anna");
     let mut client = Client::subscribed(&gateway.url, &token).await;
@@ -156,7 +147,7 @@ fn tamper(segment: &Path, text: &str, from: &str, to: &str) {
 #[tokio::test]
 async fn a_foreign_record_in_a_stream_ends_the_session_before_it_is_shown() {
     let bench = bench(64);
-    let (mut gateway, log) = with_log(&bench, |_| ());
+    let (mut gateway, log) = bench.gateway_with_log(|_| ());
     let mut engine = bench.producer("engine");
     let mut client = Client::subscribed(&gateway.url, &token("anna")).await;
     for number in 0..5 {
@@ -220,7 +211,7 @@ async fn a_wall_clock_that_jumps_by_days_loses_doubles_and_deletes_nothing() {
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     };
-    let (mut gateway, log) = with_log(&bench, on_that_clock);
+    let (mut gateway, log) = bench.gateway_with_log(on_that_clock);
     let mut engine = bench.producer("engine");
     let long = token_with(json!({"sub": "anna", "exp": in_seconds(2 * DAYS)}));
     let mut client = Client::subscribed(&gateway.url, &long).await;
@@ -284,7 +275,7 @@ fn ticks(pid: u32) -> u64 {
 #[tokio::test]
 async fn clients_that_take_every_descriptor_stop_neither_the_flow_nor_those_who_are_there() {
     let bench = bench(64).with("LIMITS_HANDSHAKE_MS", "4000");
-    let (gateway, log) = with_log(&bench, |command| {
+    let (gateway, log) = bench.gateway_with_log(|command| {
         // SAFETY: setrlimit is async-signal-safe.
         unsafe {
             command.pre_exec(|| {

@@ -275,7 +275,7 @@ fn position<'a>(user: &'a str, instrument_id: &'a str, volume: f64) -> Notificat
 #[tokio::test]
 async fn a_lagging_session_gets_the_newest_state_and_every_trade() {
     let bench = Bench::new();
-    let gateway = bench.gateway();
+    let (mut gateway, log) = bench.gateway_with_log(|_| ());
     let mut engine = bench.producer("engine");
     let token = token("anna");
     let mut client = Client::subscribed(&gateway.url, &token).await;
@@ -354,4 +354,12 @@ async fn a_lagging_session_gets_the_newest_state_and_every_trade() {
     items.sort_by(|a, b| a.0.cmp(&b.0));
     let expected = [("account", 4999.0), ("position:A", 4998.0), ("position:B", 4999.0)];
     assert_eq!(items, expected.map(|(key, value)| (key.to_owned(), value)));
+
+    // And the gateway's own count agrees with what it told the client.
+    drop((client, fresh));
+    gateway.terminate();
+    gateway.wait();
+    let log = std::fs::read_to_string(log).unwrap();
+    let counts = log.split_whitespace().filter_map(|word| word.strip_prefix("conflated="));
+    assert_eq!(counts.map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), left_out.iter().sum::<u64>());
 }

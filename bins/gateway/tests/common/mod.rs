@@ -3,7 +3,9 @@
 
 mod client;
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -57,6 +59,15 @@ impl Bench {
 
     pub fn gateway(&self) -> Gateway {
         Gateway::start(self.command())
+    }
+
+    /// A gateway whose words for people go into a file, which is given too.
+    pub fn gateway_with_log(&self, prepare: impl FnOnce(&mut Command)) -> (Gateway, PathBuf) {
+        let log = self.dir.path().join("log");
+        let mut command = self.command();
+        command.stderr(OpenOptions::new().create(true).append(true).open(&log).unwrap());
+        prepare(&mut command);
+        (Gateway::start(command), log)
     }
 
     pub fn command(&self) -> Command {
