@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bellwire::{MessageId, Notification, Producer, PublishError, UserHash};
 use common::{
-    Bench, Client, Ended, Gateway, PATIENCE, in_seconds, notice, numbers, token, token_with, trade,
+    Bench, Client, Ended, PATIENCE, in_seconds, notice, numbers, token, token_with, trade,
 };
 use serde_json::json;
 
