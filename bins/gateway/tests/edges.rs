@@ -12,9 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bellwire::{MessageId, Notification, Producer, PublishError, UserHash};
-use common::{
-    Bench, Client, Ended, PATIENCE, in_seconds, notice, numbers, token, token_with, trade,
-};
+use common::{Bench, Client, Ended, PATIENCE, in_seconds, notice, numbers, token, token_with, trade};
 use serde_json::json;
 
 const SEGMENT: u64 = 1 << 20;

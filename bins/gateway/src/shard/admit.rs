@@ -1,10 +1,10 @@
 //! From a connection to an open session: handshake, `hello`, token, the broker's answer, `auth_ok`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::session::{Allowance, CONFLATE_AT, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
+use super::backlog::Backlog;
+use super::session::{Allowance, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
 use super::table::Handle;
 use super::users::Tracked;
 use super::{Connection, Shard, wall_ns};
@@ -108,10 +108,7 @@ impl Shard {
             channels: ChannelSet::NONE,
             user: None,
             cursors: [Cursor::default(); 2],
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            conflate_at: CONFLATE_AT,
-            conflated: None,
+            backlog: Backlog::default(),
             out: None,
             input: None,
             work: None,

@@ -118,7 +118,7 @@ impl Shard {
         let mut begun_anew = [None; 2];
         let positions = Stream::BOTH.map(|stream| {
             let tracked = super::work::tracked_of(stream, user, self.everybody);
-            let has_pending = session.pending.iter().any(|pending| pending.stream() == stream);
+            let has_pending = session.backlog.has(stream);
             let cursor = &mut session.cursors[stream as usize];
             let mut prev = cursor.announced;
             // What waits is still to be announced; what was passed over (other channels) is announced here.

@@ -41,8 +41,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(handle) else { return };
         session.state = State::Closing { agreed };
         session.deadline = deadline;
-        session.pending.clear();
-        session.settle();
+        session.backlog.clear();
         session.work = None;
         session.paused = false;
         // Its place among the user's sessions is free for the one that takes over.

@@ -20,6 +20,7 @@
 //! the answer and the first record that comes by.
 
 mod admit;
+mod backlog;
 mod bell;
 mod clockwork;
 mod closing;

@@ -98,19 +98,14 @@ pub(super) fn pending(
         if out.len() >= BYTES_MAX {
             break;
         }
-        let Some(&next) = session.pending.front() else { break };
+        let Some(next) = session.backlog.front() else { break };
         let stream = next.stream();
         let (entry, view) = fetch(journal, next.offset(), stream, user)?;
-        session.pending.pop_front();
-        session.pending_bytes = session.pending_bytes.saturating_sub(entry.header.archive_len);
+        let conflated = session.backlog.pop(entry.header.archive_len);
         // An unsubscribe may have come since it was put into the list.
         if !session.channels.contains(view.message_type().channel()) {
             continue;
         }
-        let conflated = match &mut session.conflated {
-            Some(counts) => counts.remove(&next.offset()).unwrap_or_default(),
-            None => 0,
-        };
         if session.is_v1() {
             let cursor = &mut session.cursors[stream as usize];
             if cursor.epoch != entry.epoch {
@@ -134,9 +129,7 @@ pub(super) fn pending(
         }
         out.note(written(&entry));
     }
-    if session.pending.is_empty() {
-        session.settle();
-    }
+    session.backlog.settle();
     Ok(())
 }
 

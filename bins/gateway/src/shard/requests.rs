@@ -104,7 +104,7 @@ impl Shard {
                     joined.to = work.replays[index].as_ref().map_or(cursor.announced, |replay| replay.to);
                 }
                 Some(point) => {
-                    session.forget_pending(stream);
+                    session.backlog.forget(stream);
                     work.replays[index] = None;
                     if is_same_epoch(point, now.epoch) {
                         let cursor = &mut session.cursors[index];

@@ -1,20 +1,17 @@
 //! One session: a socket, and how far it is in two streams.
 
-use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 
+use super::backlog::Backlog;
 use super::flush::Queued;
 use super::limits::{AddressPermit, UserPermit};
 use super::replay::Replay;
 use super::users::UserIndex;
 use crate::auth::{ChannelSet, Identity};
+use crate::protocol::Id;
 use crate::protocol::outbound::Joined;
-use crate::protocol::{Id, Stream};
 use crate::socket::handshake::Flavour;
 use crate::socket::{Out, Transport};
-
-/// Waiting notifications at which the first attempt is made to leave some out.
-pub(super) const CONFLATE_AT: u32 = 200;
 
 /// What a session holds while it is idle should stay well under 400 bytes; what it needs only now and then is boxed.
 pub(super) struct Session {
@@ -38,15 +35,8 @@ pub(super) struct Session {
     /// Set from the moment at which the token was accepted.
     pub(super) user: Option<UserIndex>,
     pub(super) cursors: [Cursor; 2],
-    /// Journal offsets of what is to be delivered; see [`Pending`]. Bounded by limits.pending_max, then the session is
-    /// closed resumably.
-    pub(super) pending: VecDeque<Pending>,
-    pub(super) pending_bytes: u32,
-    /// Length of `pending` at which the next conflation is tried.
-    pub(super) conflate_at: u32,
-    /// How many older ones were left out for the notification at that offset.
-    #[allow(clippy::box_collection, reason = "40 bytes less in every session that does not lag")]
-    pub(super) conflated: Option<Box<HashMap<u64, u32>>>,
+    /// What is to be delivered.
+    pub(super) backlog: Backlog,
     /// Bytes that the kernel has not taken yet.
     pub(super) out: Option<Box<Out>>,
     /// An incomplete frame or message of the client.
@@ -88,25 +78,6 @@ pub(super) struct Cursor {
     pub(super) epoch: u32,
     /// New records are delivered as they come. Not so during a replay, which reaches them by itself.
     pub(super) live: bool,
-}
-
-/// A journal offset and the stream that it belongs to. Offsets are multiples of 16, so the stream fits into their lowest
-/// bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pending(u64);
-
-impl Pending {
-    pub(super) fn new(offset: u64, stream: Stream) -> Self {
-        Self(offset | stream as u64)
-    }
-
-    pub(super) fn offset(self) -> u64 {
-        self.0 & !1
-    }
-
-    pub(super) fn stream(self) -> Stream {
-        if self.0 & 1 == Stream::User as u64 { Stream::User } else { Stream::All }
-    }
 }
 
 /// What the client sent of a frame or a message so far. Bounded by limits.frame_bytes_max, or by the read buffer while
@@ -222,30 +193,10 @@ impl Session {
 
     /// Nothing is subscribed to any more: nothing is delivered, also of what waits already and of a replay.
     pub(super) fn deliver_nothing(&mut self) {
-        self.pending.clear();
-        self.settle();
+        self.backlog.clear();
         self.work = None;
         for cursor in &mut self.cursors {
             cursor.live = false;
-        }
-    }
-
-    /// Forgets what waits in one stream.
-    pub(super) fn forget_pending(&mut self, stream: Stream) {
-        self.pending.retain(|pending| pending.stream() != stream);
-        if self.pending.is_empty() {
-            self.settle();
-        }
-    }
-
-    /// Nothing waits any more: gives back what only a lagging session needs.
-    pub(super) fn settle(&mut self) {
-        const KEEP: usize = 32;
-        self.pending_bytes = 0;
-        self.conflate_at = CONFLATE_AT;
-        self.conflated = None;
-        if self.pending.capacity() > KEEP {
-            self.pending = VecDeque::new();
         }
     }
 }
@@ -253,15 +204,6 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_offset_and_its_stream_fit_into_one_word() {
-        for stream in Stream::BOTH {
-            let pending = Pending::new(0x1230, stream);
-            assert_eq!((pending.offset(), pending.stream()), (0x1230, stream));
-        }
-        assert_eq!(size_of::<Pending>(), 8);
-    }
 
     #[test]
     fn an_idle_session_is_small() {

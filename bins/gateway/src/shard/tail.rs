@@ -3,10 +3,9 @@
 use bellwire::{EVERYBODY, MessageType, UserHash};
 
 use super::Shard;
-use super::conflate::conflate;
+use super::backlog::Pending;
 use super::flush::{FULL, FlushQueue};
-use super::render::{BYTES_MAX, RECORDS_MAX};
-use super::session::{CONFLATE_AT, Pending, Session, State};
+use super::session::{Session, State};
 use super::table::Handle;
 use super::users::Tracked;
 use crate::protocol::{Close, Stream};
@@ -116,19 +115,16 @@ impl Shard {
     fn attend_to_the_lagging(&mut self) {
         while let Some(handle) = self.lagging.pop() {
             let Some(session) = self.sessions.get_mut(handle) else { continue };
-            if session.pending.len() < session.conflate_at as usize {
+            if !session.backlog.is_long() {
                 continue;
             }
-            let left_out = conflate(session, &mut self.journal);
-            self.counters.conflated.add(left_out);
-            let waiting = session.pending.len();
             let pending_max = self.settings.pending_max;
+            let left_out = session.backlog.conflate(&mut self.journal, pending_max);
+            self.counters.conflated.add(left_out);
+            let waiting = session.backlog.len();
             if waiting >= pending_max {
                 tracing::debug!(shard = self.index, slot = handle.slot, waiting, "slow consumer");
                 self.close(handle, Close::SlowConsumer);
-            } else {
-                // The next attempt when it has doubled, so that the work stays in proportion; in any case at the limit.
-                session.conflate_at = (2 * waiting).max(CONFLATE_AT as usize).min(pending_max) as u32;
             }
         }
     }
@@ -150,16 +146,14 @@ fn note(
     {
         return;
     }
-    session.pending.push_back(offer.pending);
-    session.pending_bytes = session.pending_bytes.saturating_add(offer.archive_len);
-    let waiting = session.pending.len();
-    if waiting >= session.conflate_at as usize {
+    session.backlog.push(offer.pending, offer.archive_len);
+    if session.backlog.is_long() {
         lagging.push(handle);
     }
     // A session whose socket is busy is written to when the socket says so.
     if session.out.is_none() && !session.held {
         flush.mark(&mut session.queued, handle, offer.priority, now);
-        if waiting >= RECORDS_MAX || session.pending_bytes as usize >= BYTES_MAX {
+        if session.backlog.is_batch() {
             flush.mark(&mut session.queued, handle, FULL, now);
         }
     }

@@ -51,7 +51,7 @@ impl Shard {
     /// Renders what waits for the session and writes it, unless its socket is busy.
     pub(super) fn write_pending(&mut self, handle: Handle) {
         let Some(session) = self.sessions.get_mut(handle) else { return };
-        if session.state != State::Open || session.held || session.out.is_some() || session.pending.is_empty()
+        if session.state != State::Open || session.held || session.out.is_some() || session.backlog.is_empty()
         {
             return;
         }
@@ -146,7 +146,7 @@ impl Shard {
         match session.state {
             State::Closing { agreed: true } => self.drop_session(handle),
             State::Open => {
-                if !session.pending.is_empty() && !session.held {
+                if !session.backlog.is_empty() && !session.held {
                     self.flush.mark(&mut session.queued, handle, FULL, now);
                 }
                 if session.work.is_some() {
