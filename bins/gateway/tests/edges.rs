@@ -100,7 +100,12 @@ async fn a_shard_that_retention_has_passed_closes_its_sessions_and_nobody_resume
     push_out(&bench, &mut engine);
     drop(stopped);
     assert_eq!(client.until_end().await, Ended::Close(4002));
-    assert_eq!(client.got.len(), 2, "nothing of what it could not have as a whole");
+    // If the shard slept just then, the broker may have pushed some of it; but nothing out of turn.
+    for (stream, published) in [("user", ["0", "2", "3", "4", "5"]), ("all", ["1", "2", "3", "4", "5"])] {
+        let got = client.got.iter().filter(|(name, _, _)| name == stream).map(|(_, _, data)| text_of(data));
+        let got: Vec<_> = got.collect();
+        assert!(!got.is_empty() && published.starts_with(&got), "{stream}: {got:?}");
+    }
     assert!(std::fs::read_to_string(&log).unwrap().contains("overrun by retention"));
 
     // Of both streams something is gone for good. It has to be said, although nothing new has come in either.
