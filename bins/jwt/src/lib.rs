@@ -1,11 +1,13 @@
-//! The two signatures that Bellwire's tokens may have, HS256 and EdDSA (Ed25519), from RustCrypto's `hmac` and
-//! `ed25519-dalek`, for the jsonwebtoken crate.
+//! The signatures that Bellwire's tokens may have, for the jsonwebtoken crate: HS256 and EdDSA (Ed25519) from RustCrypto's
+//! `hmac` and `ed25519-dalek`, ES256 and RS256 from `ring`.
 //!
 //! jsonwebtoken's own back ends would cost more than they give: `aws_lc_rs` compiles a C library (over two minutes of
 //! two cores, half of what a clone has until its first notification) and `rust_crypto` brings RSA and its open
-//! advisory along for algorithms that are never accepted here. Parsing, the algorithm check and the claims stay
+//! advisory along. Parsing, the algorithm check and the claims stay
 //! jsonwebtoken's; what stands here compares in constant time (`Mac::verify_slice`) and refuses weak keys
 //! (`verify_strict`).
+
+mod public;
 
 use std::sync::Once;
 
@@ -18,10 +20,12 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use sha2::Sha256;
 use signature::{Error, Signer, Verifier};
 
+pub use public::{NotPublic, decoding_key, encoding_key};
+
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
-    // Keys come from files and settings, never from a JWK.
+    // These make a JWK out of a key, which nobody does here. A key out of a JWK needs none of them.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -83,6 +87,8 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
             let seed = key.as_bytes().try_into().map_err(|_| ErrorKind::InvalidEddsaKey)?;
             Ok(Box::new(EdDsaSigner(SigningKey::from_bytes(seed))))
         }
+        (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(public::Es256Signer::new(key)?)),
+        (Algorithm::RS256, AlgorithmFamily::Rsa) => Ok(Box::new(public::Rs256Signer::new(key)?)),
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
@@ -95,6 +101,8 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
             let key = VerifyingKey::from_bytes(bytes).map_err(|_| ErrorKind::InvalidEddsaKey)?;
             Ok(Box::new(EdDsaVerifier(key)))
         }
+        (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(public::Es256Verifier::new(key)?)),
+        (Algorithm::RS256, AlgorithmFamily::Rsa) => Ok(Box::new(public::Rs256Verifier::new(key))),
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
