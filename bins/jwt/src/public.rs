@@ -2,11 +2,11 @@
 //!
 //! ring is there for TLS anyway. It verifies with public keys only, so its RSA has no secret to leak.
 
-use pkcs8::der::{Decode, Document, pem::PemLabel};
-use pkcs8::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use jsonwebtoken::crypto::{JwtSigner, JwtVerifier};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
+use pkcs8::der::{Decode, Document, pem::PemLabel};
+use pkcs8::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_2048_8192_SHA256,

@@ -128,12 +128,9 @@ impl Revocations {
                 continue;
             }
             let number = index + 1;
-            let revocation: Revocation =
-                serde_json::from_slice(line).map_err(|error| RevocationError::Malformed {
-                    line: number,
-                    column: error.column(),
-                    why: error.to_string(),
-                })?;
+            let revocation: Revocation = serde_json::from_slice(line).map_err(|error| {
+                RevocationError::Malformed { line: number, column: error.column(), why: error.to_string() }
+            })?;
             if revocation.until.is_some_and(|until| until <= now) {
                 continue;
             }
@@ -255,7 +252,8 @@ mod tests {
     #[test]
     fn a_file_revokes_by_token_by_user_and_by_time_and_nothing_else() {
         let revocations = Revocations::default();
-        let file = b"# these\n\n{\"jti\":\"a\"}\n{\"user\":\"anna\",\"issued_before\":100}\n{\"user\":\"bert\"}\n";
+        let file =
+            b"# these\n\n{\"jti\":\"a\"}\n{\"user\":\"anna\",\"issued_before\":100}\n{\"user\":\"bert\"}\n";
         assert_eq!(revocations.replace(file), Ok(3));
         let is = |user, id, issued| revocations.is_revoked(user, mark(&revocations, id, issued));
         assert!(is("cleo", "a", 500) && !is("cleo", "b", 500));

@@ -79,8 +79,7 @@ impl Doors {
     }
 
     fn reload_policy(&self, config: &Config) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Policy::new(&config.listen));
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Policy::new(&config.listen));
     }
 
     fn reload_revocations(&self, config: &Config) -> Result<usize, DoorsError> {
@@ -90,9 +89,7 @@ impl Doors {
         };
         let text = read_bounded(path, FILE_BYTES_MAX)
             .map_err(|error| DoorsError::ReadRevocations { path: path.to_owned(), error })?;
-        revocations
-            .replace(&text)
-            .map_err(|error| DoorsError::Revocations { path: path.to_owned(), error })
+        revocations.replace(&text).map_err(|error| DoorsError::Revocations { path: path.to_owned(), error })
     }
 }
 

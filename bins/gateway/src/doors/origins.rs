@@ -81,7 +81,14 @@ mod tests {
         for good in ["https://a.example", "http://localhost:8080", "https://[::1]:1"] {
             assert_eq!(check_origin(good), Ok(()));
         }
-        for bad in ["*", "a.example", "https://a.example/", "https://*.example", "https://A.example", "https://a:443"] {
+        for bad in [
+            "*",
+            "a.example",
+            "https://a.example/",
+            "https://*.example",
+            "https://A.example",
+            "https://a:443",
+        ] {
             assert!(check_origin(bad).is_err(), "{bad}");
         }
     }
