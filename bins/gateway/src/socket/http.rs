@@ -42,8 +42,10 @@ pub(super) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Resul
         if head[searched..].windows(HEAD_END.len()).any(|window| window == HEAD_END) {
             return match Request::try_parse(&head) {
                 Ok(Some((len, request))) if len == head.len() => Ok(request),
+                Err(error) => Err(Unread::Refused(unfit(&error))),
                 _ => {
-                    Err(Unread::Refused(refusal(StatusCode::BAD_REQUEST, "this is not one HTTP/1.1 request")))
+                    let words = "this is not one HTTP/1.1 request";
+                    Err(Unread::Refused(refusal(StatusCode::BAD_REQUEST, words)))
                 }
             };
         }
@@ -73,22 +75,25 @@ fn may_be_http(head: &[u8]) -> bool {
 // The error type is tungstenite's.
 #[allow(clippy::result_large_err)]
 pub(super) fn upgrade(request: &Request) -> Result<Response, ErrorResponse> {
-    server::create_response(request).map_err(|error| {
-        use ProtocolError as P;
-        let (status, words) = match error {
-            tungstenite::Error::Protocol(P::WrongHttpMethod) => {
-                (StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is asked for by GET")
-            }
-            tungstenite::Error::Protocol(
-                P::MissingConnectionUpgradeHeader | P::MissingUpgradeWebSocketHeader,
-            ) => (StatusCode::UPGRADE_REQUIRED, "only WebSockets are served here"),
-            tungstenite::Error::Protocol(P::MissingSecWebSocketVersionHeader) => {
-                (StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
-            }
-            _ => (StatusCode::BAD_REQUEST, "this is not a WebSocket handshake of HTTP/1.1"),
-        };
-        refusal(status, words)
-    })
+    server::create_response(request).map_err(|error| unfit(&error))
+}
+
+/// What to tell a client whose request is not one for a WebSocket. Nothing of the request is repeated.
+fn unfit(error: &tungstenite::Error) -> ErrorResponse {
+    use ProtocolError as P;
+    let (status, words) = match error {
+        tungstenite::Error::Protocol(P::WrongHttpMethod) => {
+            (StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is asked for by GET")
+        }
+        tungstenite::Error::Protocol(
+            P::MissingConnectionUpgradeHeader | P::MissingUpgradeWebSocketHeader,
+        ) => (StatusCode::UPGRADE_REQUIRED, "only WebSockets are served here"),
+        tungstenite::Error::Protocol(P::MissingSecWebSocketVersionHeader) => {
+            (StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
+        }
+        _ => (StatusCode::BAD_REQUEST, "this is not a WebSocket handshake of HTTP/1.1"),
+    };
+    refusal(status, words)
 }
 
 /// What is sent to who is refused.

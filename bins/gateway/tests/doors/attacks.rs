@@ -14,7 +14,7 @@ use super::{Bench, Ended, address, answer, handshake, logged, token_of};
 use crate::common::{Client, token, trade};
 
 /// One byte now and then: never idle, never done.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_slow_loris_is_cut_off_and_half_open_floods_lock_nobody_out() {
     let bench = Bench::new().with("LIMITS_HANDSHAKE_MS", "1000").with("LIMITS_AUTH_WITHIN_MS", "1000");
     let gateway = bench.gateway();
@@ -55,7 +55,7 @@ async fn a_slow_loris_is_cut_off_and_half_open_floods_lock_nobody_out() {
     assert!(rest.is_empty(), "the loris was served: {}", String::from_utf8_lossy(&rest));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn frames_that_mean_harm_close_their_own_session_only() {
     let bench = Bench::new().with("LIMITS_FRAMES_PER_SECOND", "20").with("LIMITS_FRAMES_BURST", "50");
     let gateway = bench.gateway();
@@ -95,7 +95,7 @@ async fn frames_that_mean_harm_close_their_own_session_only() {
 }
 
 /// Whatever clients say of themselves, a line of the log is one that the gateway wrote.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn nothing_that_a_client_says_makes_a_line_or_an_escape_in_the_log() {
     const FORGED: &str = "x\n2026-01-01T00:00:00Z  INFO forged line\r\n\u{1b}[31mred";
     for format in ["text", "json"] {

@@ -69,7 +69,7 @@ pub(crate) fn set<'a>(keys: impl IntoIterator<Item = &'a Named>) -> String {
     json!({"keys": keys.into_iter().map(|key| key.jwk.clone()).collect::<Vec<_>>()}).to_string()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn each_key_lets_in_what_it_signed_by_its_own_algorithm_and_nothing_else() {
     let keys = one_of_each();
     let mut bench = Bench::new();
@@ -115,7 +115,7 @@ async fn each_key_lets_in_what_it_signed_by_its_own_algorithm_and_nothing_else()
     assert_eq!(refused(&gateway, &critical).await, 4502);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_plain_public_key_is_for_its_own_algorithm() {
     let [_, key, ..] = one_of_each();
     let bench = Bench::new().with("TOKEN_ALGORITHM", "RS256").with("TOKEN_KEY", RSA_PUBLIC);
@@ -124,7 +124,7 @@ async fn a_plain_public_key_is_for_its_own_algorithm() {
     assert_eq!(refused(&gateway, &token("anna")).await, 4502);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn times_and_audience_count() {
     let bench =
         Bench::new().with("TOKEN_LEEWAY_S", "0").with("TOKEN_AUDIENCE", "bell").with("TOKEN_ISSUER", "sso");
@@ -148,7 +148,7 @@ async fn times_and_audience_count() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn keys_rotate_without_a_restart_and_a_broken_set_changes_nothing() {
     let [old, new] =
         [("old", "an old secret, of thirty-two bytes or"), ("new", "a new secret, of thirty-two bytes or")]
@@ -180,7 +180,7 @@ async fn keys_rotate_without_a_restart_and_a_broken_set_changes_nothing() {
     assert!(!log.contains("secret, of") && !log.contains(&base64("a new secret")), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_token_that_ends_is_announced_and_its_session_closed() {
     let bench = Bench::new().with("TOKEN_LEEWAY_S", "0").with("SESSION_HEARTBEAT_MS", "400");
     let gateway = bench.gateway();

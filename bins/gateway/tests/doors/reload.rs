@@ -3,7 +3,7 @@
 use super::{Bench, logged, replace, status, until_says};
 use crate::common::{Client, token};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn sighup_takes_over_what_can_change_and_names_what_cannot() {
     let bench = Bench::new();
     let file = bench.dir.path().join("gateway.toml");

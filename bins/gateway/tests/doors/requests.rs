@@ -3,7 +3,7 @@
 use super::{Bench, exchange, handshake, status};
 use crate::common::{Client, token};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn whoever_wants_something_else_gets_a_short_answer() {
     let bench = Bench::new();
     let gateway = bench.gateway();
@@ -28,7 +28,7 @@ async fn whoever_wants_something_else_gets_a_short_answer() {
     assert_eq!(status(&gateway, &[]).await, 101);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn pages_that_are_not_listed_may_not_connect() {
     let bench = Bench::new().with("LISTEN_ORIGINS", "https://trade.example.com,http://localhost:8080");
     let gateway = bench.gateway();
@@ -45,7 +45,7 @@ async fn pages_that_are_not_listed_may_not_connect() {
     let _client = Client::login(&gateway.url, &token("anna")).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_client_is_counted_by_its_own_address_behind_a_proxy_and_cannot_choose_it() {
     async fn held(gateway: &crate::common::Gateway, said: &str) -> (u16, tokio::net::TcpStream) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

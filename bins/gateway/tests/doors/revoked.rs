@@ -11,7 +11,7 @@ fn token(user: &str, jti: &str, issued_ago: i64) -> String {
     token_with(json!({"sub": user, "jti": jti, "exp": in_seconds(600), "iat": in_seconds(-issued_ago)}))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn what_is_revoked_closes_open_sessions_and_what_is_not_stays() {
     let mut bench = Bench::new();
     let path = bench.dir.path().join("revoked");

@@ -83,7 +83,7 @@ impl Session {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn everything_comes_through_tls_in_order_also_to_a_client_that_reads_late() {
     const COUNT: usize = 3_000;
     let (bench, certificate) = bench();
@@ -108,7 +108,7 @@ async fn everything_comes_through_tls_in_order_also_to_a_client_that_reads_late(
     session.0.close(None).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_new_certificate_is_for_those_who_come_and_drops_nobody() {
     let (bench, old) = bench();
     let (gateway, log) = logged(&bench, |_| {});
@@ -132,7 +132,7 @@ async fn a_new_certificate_is_for_those_who_come_and_drops_nobody() {
     assert!(!log.contains(key.lines().nth(1).unwrap()), "the private key in the log");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn who_stalls_in_the_tls_handshake_is_cut_off_and_who_speaks_plainly_is_turned_away() {
     let (bench, certificate) = bench();
     let gateway = bench.with("LIMITS_HANDSHAKE_MS", "1000").gateway();
