@@ -214,6 +214,35 @@ MCowBQYDK2VwAyEA+1ZmiTW7MX4oq2/TNtYH7SSKZyN73/DhrfHUZbJ89Ak=
         assert_eq!(good, [(0, 0), (1, 2), (1, 3)]);
     }
 
+    /// P-256, of nobody.
+    const EC_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgT6iNJVQciznvPYp1
+U0A/Z3+wTvkL2TSsEpMhMRaCpJqhRANCAASn9UyK3eOD2xt0Z5lRN0mVWF/WHlIz
+AJhesxAFLWqG/+xOiWOZq7JK77e68/sG+hOihNBGx6ChlzFto91KJ8PM
+-----END PRIVATE KEY-----";
+    const EC_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEp/VMit3jg9sbdGeZUTdJlVhf1h5S
+MwCYXrMQBS1qhv/sToljmauySu+3uvP7BvoTooTQRsegoZcxbaPdSifDzA==
+-----END PUBLIC KEY-----";
+
+    #[test]
+    fn a_public_key_says_which_algorithm_it_is_for() {
+        install();
+        let (algorithm, key) = decoding_key(EC_PUBLIC).unwrap();
+        assert_eq!(algorithm, Algorithm::ES256);
+        assert_eq!(decoding_key(PUBLIC).unwrap().0, Algorithm::EdDSA);
+        let claims = json!({"sub": "user_01"});
+        let signing = encoding_key(Algorithm::ES256, EC_PRIVATE).unwrap();
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &signing).unwrap();
+        assert_eq!(check(&token, Algorithm::ES256, &key).unwrap(), claims);
+        let (message, _) = token.rsplit_once('.').unwrap();
+        assert!(check(&format!("{message}.{}", "A".repeat(86)), Algorithm::ES256, &key).is_err());
+        for other in [PRIVATE, EC_PRIVATE, "", "-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----"] {
+            assert!(decoding_key(other).is_err(), "{other}");
+        }
+        assert!(encoding_key(Algorithm::ES256, EC_PUBLIC).is_err());
+    }
+
     #[test]
     fn a_key_of_another_kind_is_no_key() {
         assert!(ed25519_encoding_key(PUBLIC).is_err() && ed25519_decoding_key(PRIVATE).is_err());

@@ -96,3 +96,47 @@ fn usable(jwk: &Jwk, kid: &str) -> Result<(Algorithm, DecodingKey), JwksError> {
 
 /// 2048 bits.
 const RSA_MODULUS_LEN_MIN: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refused(keys: Value) -> String {
+        parse(json!({ "keys": keys }).to_string().as_bytes()).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_set_with_one_bad_key_is_refused_as_a_whole_and_says_which() {
+        // 32 bytes each.
+        let k = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+        let good = json!({"kty": "oct", "kid": "a", "k": k});
+        assert!(parse(json!({ "keys": [good] }).to_string().as_bytes()).is_ok());
+        for (bad, why) in [
+            (json!({"kty": "oct", "k": k}), "key 1 has no `kid`"),
+            (json!({"kty": "oct", "kid": "a", "k": k}), "key \"a\" is there twice"),
+            (json!({"kty": "oct", "kid": "b", "k": "c2hvcnQ"}), "key \"b\" has 5 bytes; at least 32"),
+            (
+                json!({"kty": "oct", "kid": "b", "k": k, "alg": "RS256"}),
+                "is for HS256, but its `alg` says RS256",
+            ),
+            (json!({"kty": "oct", "kid": "b", "k": k, "use": "enc"}), "is for encryption"),
+            (json!({"kty": "EC", "crv": "P-384", "kid": "b", "x": k, "y": k}), "of a kind that is not used"),
+            (json!({"kty": "RSA", "kid": "b", "n": k, "e": "AQAB"}), "key \"b\" has 32 bytes; at least 256"),
+        ] {
+            let error = refused(json!([good, bad]));
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(refused(json!([])).starts_with("0 keys"));
+        let many: Vec<Value> =
+            (0..65).map(|kid: u32| json!({"kty": "oct", "kid": kid.to_string(), "k": k})).collect();
+        assert!(refused(json!(many)).starts_with("65 keys"));
+    }
+
+    #[test]
+    fn an_error_does_not_show_what_stands_in_the_file() {
+        let error = parse(br#"{"keys": [{"kty": "oct", "kid": "a", "k": 1, "hush": "secret"}"#);
+        assert!(!error.map(|_| ()).unwrap_err().to_string().contains("secret"));
+    }
+}

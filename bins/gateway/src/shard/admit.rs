@@ -209,6 +209,7 @@ impl Shard {
                 return self.close(handle, Close::SessionLimit);
             };
             session.user_permit = Some(permit);
+            session.token = identity.mark;
             // Before the broker is asked: what comes by from now on is noted.
             session.user = Some(self.users.attach(&identity.user_id, handle.slot));
             session.state = State::Asking;

@@ -158,3 +158,26 @@ async fn who_stalls_in_the_tls_handshake_is_cut_off_and_who_speaks_plainly_is_tu
     let _ = tokio::time::timeout(PATIENCE, after.read_to_end(&mut rest)).await.expect("stays open");
     assert!(rest.is_empty());
 }
+
+/// The figure is printed; what is claimed is that a session's TLS is bounded, whatever it has done before.
+#[tokio::test]
+async fn a_tls_session_that_is_silent_holds_a_bounded_amount() {
+    const SESSIONS: u64 = 200;
+    const BYTES_MAX: u64 = 64 * 1024;
+    let (bench, certificate) = bench();
+    let gateway = bench.with("LIMITS_SESSIONS_PER_USER", "1000").gateway();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    };
+    let _warm = Session::subscribed(&gateway, &certificate).await;
+    let before = resident();
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        sessions.push(Session::subscribed(&gateway, &certificate).await);
+    }
+    let each = resident().saturating_sub(before) / SESSIONS;
+    println!("a TLS session holds about {each} bytes");
+    assert!(each < BYTES_MAX, "{each}");
+}
