@@ -133,7 +133,7 @@ pub struct Token {
     /// A JWKS: any number of keys, of which a token's `kid` names one. Read again when it changes. A key that was taken out
     /// lets nobody in any more; sessions that it let in stay until their token ends or is revoked.
     pub jwks_file: Option<PathBuf>,
-    /// Tokens that are no longer believed, one JSON object a line (see the operator's part of the client protocol). Read
+    /// Tokens that are no longer believed, one JSON object a line (see "Tokens that are taken back" in PROTOCOL.md). Read
     /// again when it changes; it must be there, and may be empty.
     pub revocation_file: Option<PathBuf>,
     /// If set, the `aud` that a token must have.
