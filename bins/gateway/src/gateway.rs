@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::auth::{KeyError, Verifier};
 use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
+use crate::doors::Doors;
 use crate::journal::{JournalConfig, SyncPolicy};
 use crate::protocol::Close;
 use crate::shard::counters::Counters;
@@ -36,8 +36,6 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 pub enum RunError {
     #[error("cannot listen on {address}: {error}{}", hint(.error))]
     Listen { address: SocketAddr, error: io::Error },
-    #[error(transparent)]
-    Key(#[from] KeyError),
     #[error(transparent)]
     Broker(#[from] broker::StartError),
     #[error("cannot start shard {index}: {error}")]
@@ -86,11 +84,11 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 /// It could not start, something of it failed, or it did not end in time.
 pub async fn run(
     config: &Config,
+    doors: &Arc<Doors>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     started: impl FnOnce(),
 ) -> Result<(), RunError> {
-    let verifier = Verifier::new(&config.token)?;
     let limits = Limits::new(&crate::config::Limits {
         sessions_total: descriptors_for(config),
         ..config.limits.clone()
@@ -103,7 +101,7 @@ pub async fn run(
     for (index, desk) in desks.into_iter().enumerate() {
         let parts = ShardParts {
             settings: Arc::clone(&settings),
-            verifier: verifier.clone(),
+            doors: Arc::clone(doors),
             limits: Arc::clone(&limits),
             journal: broker.reader(),
             queries: broker.queries(),
@@ -114,7 +112,7 @@ pub async fn run(
     started();
 
     let outcome = tokio::select! {
-        outcome = accept(listener, &shards, &limits) => outcome,
+        outcome = accept(listener, doors, &shards, &limits) => outcome,
         outcome = health(&broker, &shards) => outcome,
         () = shutdown => Ok(()),
     };
@@ -131,7 +129,12 @@ pub async fn run(
 /// Accepts connections and deals them out. Never returns but with an error.
 ///
 /// The sockets are not made known to this event loop: each goes on to a shard, which has one of its own.
-async fn accept(listener: TcpListener, shards: &[ShardHandle], limits: &Arc<Limits>) -> Result<(), RunError> {
+async fn accept(
+    listener: TcpListener,
+    doors: &Doors,
+    shards: &[ShardHandle],
+    limits: &Arc<Limits>,
+) -> Result<(), RunError> {
     listener.set_nonblocking(true).map_err(RunError::Accept)?;
     // SAFETY: the listener owns its descriptor, and nobody takes it out of the `AsyncFd`.
     #[allow(unsafe_code)]
@@ -152,10 +155,13 @@ async fn accept(listener: TcpListener, shards: &[ShardHandle], limits: &Arc<Limi
         };
         // A connection that is gone already fails here, and later anyway.
         let Ok(()) = stream.set_nonblocking(true) else { continue };
-        let place = limits.enter(peer.ip());
+        let peer = peer.ip();
+        // Who is behind a proxy that is believed, its request will say.
+        let is_proxy = doors.policy().proxies().trusts(peer);
+        let place = limits.enter((!is_proxy).then_some(peer));
         let shard = next % shards.len();
         next = shard + 1;
-        if !shards[shard].hand_over(Connection { stream, place }).await {
+        if !shards[shard].hand_over(Connection { stream, peer, place }).await {
             return Err(RunError::ShardEnded(shard));
         }
     }

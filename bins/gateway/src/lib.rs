@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod doors;
 pub mod gateway;
 pub mod journal;
 pub mod protocol;

@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use bellwire_gateway::config::{Config, Development, LogFormat, LogLevel};
+use bellwire_gateway::config::{Config, ConfigError, Development, LogFormat, LogLevel};
+use bellwire_gateway::doors::{Doors, Keeper};
 use bellwire_gateway::gateway;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,9 +38,7 @@ const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut config = match Config::load(arguments.config.as_deref(), environment) {
+    let mut config = match load(&arguments) {
         Ok(config) => config,
         Err(error) => return complain(&error, MISCONFIGURED),
     };
@@ -66,13 +66,23 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start an event loop: {error}"), FAILED),
     };
-    match runtime.block_on(serve(&config, development.as_ref())) {
+    match runtime.block_on(serve(&arguments, &config, development.as_ref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, FAILED),
     }
 }
 
-async fn serve(config: &Config, development: Option<&Development>) -> Result<(), Box<dyn std::error::Error>> {
+fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Config::load(arguments.config.as_deref(), environment)
+}
+
+async fn serve(
+    arguments: &Arguments,
+    config: &Config,
+    development: Option<&Development>,
+) -> Result<(), Box<dyn std::error::Error>> {
     // Before anything else starts: a signal that comes early must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -82,16 +92,47 @@ async fn serve(config: &Config, development: Option<&Development>) -> Result<(),
             _ = interrupt.recv() => tracing::info!("SIGINT"),
         }
     };
+    let mut hangup = signal(SignalKind::hangup())?;
+    let doors = Doors::open(config)?;
+    let keeper = Keeper::start(Arc::clone(&doors), config)?;
+    let reloads = async {
+        while hangup.recv().await.is_some() {
+            // What `--dev` made stands in no file: there, only the files that are named are read again.
+            reload(&keeper, if arguments.dev { Ok(config.clone()) } else { load(arguments) });
+        }
+        std::future::pending::<()>().await;
+    };
     let listener = gateway::listen(config.listen.address)?;
     let address = listener.local_addr()?;
-    gateway::run(config, listener, shutdown, || announce(address, config, development)).await?;
+    let running = gateway::run(config, &doors, listener, shutdown, || announce(address, config, development));
+    tokio::select! {
+        ended = running => ended?,
+        () = reloads => {}
+    }
     tracing::info!("ended in order");
     Ok(())
+}
+
+/// SIGHUP: takes over a configuration if all of it is sound, and nothing of it otherwise.
+fn reload(keeper: &Keeper, loaded: Result<Config, ConfigError>) {
+    tracing::info!("SIGHUP");
+    match loaded {
+        Err(error) => tracing::error!(%error, "reload: the configuration cannot be read; nothing changes"),
+        Ok(config) => match config.problems().as_slice() {
+            [] => keeper.reload(config),
+            problems => {
+                for problem in problems {
+                    tracing::error!("reload: {problem}; nothing changes");
+                }
+            }
+        },
+    }
 }
 
 /// Tells programs and people where the gateway is.
 fn announce(address: std::net::SocketAddr, config: &Config, development: Option<&Development>) {
     use std::io::Write as _;
+    let scheme = if config.listen.tls_cert.is_some() { "wss" } else { "ws" };
     let mut lines = String::new();
     if let Some(development) = development {
         let key = development.key();
@@ -100,11 +141,11 @@ fn announce(address: std::net::SocketAddr, config: &Config, development: Option<
         eprintln!(
             "A gateway for development, on bus {bus:?}. In other terminals:\n\
              \n  TOKEN=$(bellwirectl token new --sub user_01 --key {key})\
-             \n  bellwirectl listen ws://{address} --token \"$TOKEN\"\
+             \n  bellwirectl listen {scheme}://{address} --token \"$TOKEN\"\
              \n  bellwirectl publish --bus {bus} --help\n"
         );
     }
-    lines.push_str(&format!("listening ws://{address}\n"));
+    lines.push_str(&format!("listening {scheme}://{address}\n"));
     // Nobody may be reading any more; the gateway serves all the same.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());

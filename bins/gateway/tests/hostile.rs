@@ -554,8 +554,9 @@ fn unguarded_gateway() {
     let listener = bellwire_gateway::gateway::listen(config.listen.address).unwrap();
     let address = listener.local_addr().unwrap();
     drop(entered);
+    let doors = bellwire_gateway::doors::Doors::open(&config).unwrap();
     let started = || println!("\nlistening ws://{address}");
     runtime
-        .block_on(bellwire_gateway::gateway::run(&config, listener, std::future::pending(), started))
+        .block_on(bellwire_gateway::gateway::run(&config, &doors, listener, std::future::pending(), started))
         .unwrap();
 }

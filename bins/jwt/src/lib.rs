@@ -1,11 +1,13 @@
-//! The two signatures that Bellwire's tokens may have, HS256 and EdDSA (Ed25519), from RustCrypto's `hmac` and
-//! `ed25519-dalek`, for the jsonwebtoken crate.
+//! The signatures that Bellwire's tokens may have, for the jsonwebtoken crate: HS256 and EdDSA (Ed25519) from RustCrypto's
+//! `hmac` and `ed25519-dalek`, ES256 and RS256 from `ring`.
 //!
 //! jsonwebtoken's own back ends would cost more than they give: `aws_lc_rs` compiles a C library (over two minutes of
 //! two cores, half of what a clone has until its first notification) and `rust_crypto` brings RSA and its open
-//! advisory along for algorithms that are never accepted here. Parsing, the algorithm check and the claims stay
+//! advisory along. Parsing, the algorithm check and the claims stay
 //! jsonwebtoken's; what stands here compares in constant time (`Mac::verify_slice`) and refuses weak keys
 //! (`verify_strict`).
+
+mod public;
 
 use std::sync::Once;
 
@@ -18,10 +20,12 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use sha2::Sha256;
 use signature::{Error, Signer, Verifier};
 
+pub use public::{NotPublic, decoding_key, encoding_key};
+
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
-    // Keys come from files and settings, never from a JWK.
+    // These make a JWK out of a key, which nobody does here. A key out of a JWK needs none of them.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -83,6 +87,8 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
             let seed = key.as_bytes().try_into().map_err(|_| ErrorKind::InvalidEddsaKey)?;
             Ok(Box::new(EdDsaSigner(SigningKey::from_bytes(seed))))
         }
+        (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(public::Es256Signer::new(key)?)),
+        (Algorithm::RS256, AlgorithmFamily::Rsa) => Ok(Box::new(public::Rs256Signer::new(key)?)),
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
@@ -95,6 +101,8 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
             let key = VerifyingKey::from_bytes(bytes).map_err(|_| ErrorKind::InvalidEddsaKey)?;
             Ok(Box::new(EdDsaVerifier(key)))
         }
+        (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(public::Es256Verifier::new(key)?)),
+        (Algorithm::RS256, AlgorithmFamily::Rsa) => Ok(Box::new(public::Rs256Verifier::new(key))),
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
@@ -204,6 +212,35 @@ MCowBQYDK2VwAyEA+1ZmiTW7MX4oq2/TNtYH7SSKZyN73/DhrfHUZbJ89Ak=
             }
         }
         assert_eq!(good, [(0, 0), (1, 2), (1, 3)]);
+    }
+
+    /// P-256, of nobody.
+    const EC_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgT6iNJVQciznvPYp1
+U0A/Z3+wTvkL2TSsEpMhMRaCpJqhRANCAASn9UyK3eOD2xt0Z5lRN0mVWF/WHlIz
+AJhesxAFLWqG/+xOiWOZq7JK77e68/sG+hOihNBGx6ChlzFto91KJ8PM
+-----END PRIVATE KEY-----";
+    const EC_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEp/VMit3jg9sbdGeZUTdJlVhf1h5S
+MwCYXrMQBS1qhv/sToljmauySu+3uvP7BvoTooTQRsegoZcxbaPdSifDzA==
+-----END PUBLIC KEY-----";
+
+    #[test]
+    fn a_public_key_says_which_algorithm_it_is_for() {
+        install();
+        let (algorithm, key) = decoding_key(EC_PUBLIC).unwrap();
+        assert_eq!(algorithm, Algorithm::ES256);
+        assert_eq!(decoding_key(PUBLIC).unwrap().0, Algorithm::EdDSA);
+        let claims = json!({"sub": "user_01"});
+        let signing = encoding_key(Algorithm::ES256, EC_PRIVATE).unwrap();
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &signing).unwrap();
+        assert_eq!(check(&token, Algorithm::ES256, &key).unwrap(), claims);
+        let (message, _) = token.rsplit_once('.').unwrap();
+        assert!(check(&format!("{message}.{}", "A".repeat(86)), Algorithm::ES256, &key).is_err());
+        for other in [PRIVATE, EC_PRIVATE, "", "-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----"] {
+            assert!(decoding_key(other).is_err(), "{other}");
+        }
+        assert!(encoding_key(Algorithm::ES256, EC_PUBLIC).is_err());
     }
 
     #[test]

@@ -3,20 +3,34 @@
 #![no_main]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use bellwire_fuzz::tokens::{good, verifier};
+use bellwire_fuzz::tokens::{SECRET, good};
 use bellwire_fuzz::{arbitrary, fuzz_target};
-use bellwire_gateway::auth::Verifier;
-use bellwire_gateway::config::Algorithm;
+use bellwire_gateway::config::{Config, ForwardedHeader, Listen, Token};
+use bellwire_gateway::doors::Doors;
 use bellwire_gateway::socket::handshake::{Admission, Flavour, HandshakeError, accept};
 
-static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| verifier(Algorithm::HS256));
+/// A proxy that is believed: what it says of the client is read, too.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const ORIGIN: &str = "https://a.example";
+
+static DOORS: LazyLock<Arc<Doors>> = LazyLock::new(|| {
+    let token = Token { key: Some(SECRET.to_owned()), ..Token::default() };
+    let listen = Listen {
+        origins: vec![ORIGIN.to_owned()],
+        trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
+        forwarded_header: ForwardedHeader::XForwardedFor,
+        ..Listen::default()
+    };
+    Doors::open(&Config { token, listen, ..Config::default() }).expect("a sound configuration")
+});
 static GOOD: LazyLock<String> = LazyLock::new(good);
 
 thread_local! {
@@ -78,6 +92,7 @@ fn made(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             "Sec-WebSocket-Protocol",
             "Authorization",
             "Origin",
+            "X-Forwarded-For",
             "Host",
             "X",
         ])?;
@@ -91,6 +106,10 @@ fn made(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
                 "Basic ",
                 ", ",
                 "mqtt",
+                ORIGIN,
+                "192.0.2.1",
+                "127.0.0.2",
+                "[2001:db8::1]:1",
                 &*GOOD,
             ];
             if bytes.ratio(1, 6)? {
@@ -118,7 +137,14 @@ fn accepted(request: &[u8], admission: Admission) {
         runtime.block_on(async {
             let stream = tokio::net::TcpStream::from_std(server).expect("an event loop that takes sockets");
             // The client has said all that it says: there is nothing to wait for.
-            tokio::time::timeout(Duration::from_secs(5), accept(stream, admission, &VERIFIER)).await
+            tokio::time::timeout(
+                Duration::from_secs(5),
+                accept(stream, PEER, &DOORS, |client| {
+                    assert!(client.is_some(), "a proxy that is believed speaks for somebody");
+                    admission
+                }),
+            )
+            .await
         })
     });
     let accepted = accepted.expect("a request has an end");
@@ -140,7 +166,7 @@ fn accepted(request: &[u8], admission: Admission) {
             None
         }
         Err(HandshakeError::Refused(code)) => Some(code),
-        Err(HandshakeError::Failed(error)) => {
+        Err(error) => {
             assert!(!error.to_string().is_empty());
             None
         }

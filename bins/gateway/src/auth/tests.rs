@@ -3,7 +3,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
+use bellwire::Channel;
+
 use super::*;
+use crate::config::Algorithm;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -40,7 +43,8 @@ fn a_good_token_gives_user_end_and_channels() {
     let verifier = Verifier::new(&hs256()).unwrap();
     let end = far();
     let identity = verifier.verify(&signed(&json!({"sub": "user_01", "exp": end}), SECRET)).unwrap();
-    assert_eq!(identity, Identity { user_id: "user_01".into(), expires: end, channels: ChannelSet::ALL });
+    assert_eq!((&*identity.user_id, identity.expires), ("user_01", end));
+    assert_eq!(identity.channels, ChannelSet::ALL);
 
     let claims = json!({"sub": "u", "exp": end, "channels": ["risk", "trade"]});
     let channels = verifier.verify(&signed(&claims, SECRET)).unwrap().channels;
@@ -115,7 +119,7 @@ fn eddsa_tokens_are_checked_by_the_public_key() {
     assert_eq!(verifier.verify(&format!("{message}.{other}")), Err(TokenError::Signature));
 
     let config = Token { algorithm: Algorithm::EdDSA, key: Some(SECRET.into()), ..Token::default() };
-    assert_eq!(Verifier::new(&config).err(), Some(KeyError::NotEd25519));
+    assert!(matches!(Verifier::new(&config), Err(KeyError::NotPublic { .. })));
 }
 
 #[test]

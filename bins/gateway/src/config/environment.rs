@@ -10,8 +10,17 @@ use super::{Config, ConfigError};
 const PREFIX: &str = "BELLWIRE_";
 
 /// Keys without a default do not show up in a written configuration; all of them are texts.
-const WITHOUT_DEFAULT: &[(&str, &str)] =
-    &[("bus", "group"), ("token", "key"), ("token", "key_file"), ("token", "audience"), ("token", "issuer")];
+const WITHOUT_DEFAULT: &[(&str, &str)] = &[
+    ("bus", "group"),
+    ("listen", "tls_cert"),
+    ("listen", "tls_key"),
+    ("token", "key"),
+    ("token", "key_file"),
+    ("token", "jwks_file"),
+    ("token", "revocation_file"),
+    ("token", "audience"),
+    ("token", "issuer"),
+];
 
 pub(super) fn apply(
     config: Config,
@@ -37,6 +46,11 @@ pub(super) fn apply(
                 .parse()
                 .map(Value::Boolean)
                 .map_err(|_| fail(&variable, format!("expected true or false, found {text:?}")))?,
+            // A list is written with commas.
+            Some(Value::Array(_)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+            }
             Some(_) => Value::String(text),
             None if WITHOUT_DEFAULT.contains(&(section, key)) => Value::String(text),
             None => {

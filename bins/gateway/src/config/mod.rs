@@ -6,15 +6,22 @@
 
 mod dev;
 mod environment;
+mod files;
+mod live;
 mod problems;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use dev::{Development, DevelopmentError};
+pub use files::read_bounded;
+
+/// Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 demands.
+pub(crate) const HS256_KEY_LEN_MIN: usize = 32;
 
 /// What the gateway is told. Section by section as in the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +66,28 @@ pub struct Listen {
     pub name: String,
     /// Threads that serve sessions; 0 is one less than there are cores, at least one.
     pub shards: usize,
+    /// The certificate chain, PEM, the gateway's own first; with it and `tls_key` the gateway speaks `wss://`. Both files are
+    /// read again when they change.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The web pages that may connect, as browsers name them (`https://trade.example.com`). Empty: every page may, and needs
+    /// a token like everybody else. Clients that are no browsers name none and are not asked.
+    pub origins: Vec<String>,
+    /// Networks of proxies that are believed when they say who the client is.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header by which they say it. They must overwrite or append to this one; the other is ignored.
+    pub forwarded_header: ForwardedHeader,
+}
+
+/// Where a proxy says who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForwardedHeader {
+    #[serde(rename = "x-forwarded-for")]
+    XForwardedFor,
+    /// RFC 7239.
+    #[serde(rename = "forwarded")]
+    Forwarded,
 }
 
 /// `[journal]`: what is kept.
@@ -95,12 +124,18 @@ pub enum Sync {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Token {
-    /// The one algorithm that is accepted, whatever a token says of itself.
+    /// The one algorithm that `key` or `key_file` is for, whatever a token says of itself.
     pub algorithm: Algorithm,
-    /// HS256: the secret, as text. EdDSA: the public key, PEM.
+    /// HS256: the secret, as text. The others: the public key, PEM.
     pub key: Option<String>,
-    /// The same in a file; a line end at its end does not count.
+    /// The same in a file; a line end at its end does not count. Read again when it changes.
     pub key_file: Option<PathBuf>,
+    /// A JWKS: any number of keys, of which a token's `kid` names one. Read again when it changes. A key that was taken out
+    /// lets nobody in any more; sessions that it let in stay until their token ends or is revoked.
+    pub jwks_file: Option<PathBuf>,
+    /// Tokens that are no longer believed, one JSON object a line (see "Tokens that are taken back" in PROTOCOL.md). Read
+    /// again when it changes; it must be there, and may be empty.
+    pub revocation_file: Option<PathBuf>,
     /// If set, the `aud` that a token must have.
     pub audience: Option<String>,
     /// If set, the `iss` that a token must have.
@@ -114,8 +149,12 @@ pub struct Token {
 pub enum Algorithm {
     /// HMAC with SHA-256: whoever can check a token can make one.
     HS256,
-    /// Ed25519: the gateway holds the public key only.
+    /// Ed25519: the gateway holds the public key only, as with those below.
     EdDSA,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// RSA (PKCS #1 v1.5) of at least 2048 bits with SHA-256.
+    RS256,
 }
 
 /// `[limits]`: what one client may take from the others.
@@ -127,7 +166,7 @@ pub struct Limits {
     pub sessions_per_address: u32,
     /// All sessions and handshakes together.
     pub sessions_total: u32,
-    /// Time for the HTTP request, in milliseconds.
+    /// Time for TLS and the HTTP request together, in milliseconds.
     pub handshake_ms: u64,
     /// Time from `hello` to a valid token, in milliseconds.
     pub auth_within_ms: u64,
@@ -196,7 +235,16 @@ impl Default for Bus {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8640)), name: "gw-1".to_owned(), shards: 0 }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8640)),
+            name: "gw-1".to_owned(),
+            shards: 0,
+            tls_cert: None,
+            tls_key: None,
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+        }
     }
 }
 
@@ -219,6 +267,8 @@ impl Default for Token {
             algorithm: Algorithm::HS256,
             key: None,
             key_file: None,
+            jwks_file: None,
+            revocation_file: None,
             audience: None,
             issuer: None,
             leeway_s: 5,
@@ -233,6 +283,8 @@ impl std::fmt::Debug for Token {
             .field("algorithm", &self.algorithm)
             .field("key", &self.key.as_ref().map(|_| "(hidden)"))
             .field("key_file", &self.key_file)
+            .field("jwks_file", &self.jwks_file)
+            .field("revocation_file", &self.revocation_file)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("leeway_s", &self.leeway_s)
@@ -347,6 +399,8 @@ mod tests {
                 ("BELLWIRE_LISTEN_ADDRESS", "[::1]:0"),
                 ("BELLWIRE_JOURNAL_SYNC", "every"),
                 ("BELLWIRE_LIMITS_SESSIONS_PER_USER", "3"),
+                ("BELLWIRE_LISTEN_TRUSTED_PROXIES", "10.0.0.0/8, ::1/128"),
+                ("BELLWIRE_LISTEN_ORIGINS", ""),
                 ("HOME", "/root"),
             ],
         )
@@ -356,6 +410,8 @@ mod tests {
         assert!(config.bus.busy_poll);
         assert_eq!(config.listen.address, "[::1]:0".parse::<SocketAddr>().unwrap());
         assert_eq!(config.journal.sync, Sync::Every);
+        assert_eq!(config.listen.trusted_proxies.len(), 2);
+        assert!(config.listen.origins.is_empty());
         assert_eq!(config.limits.sessions_per_user, 3);
     }
 

@@ -1,19 +1,19 @@
 //! What is wrong with a configuration that could be read.
 
-use super::{Algorithm, Config};
-use crate::auth::Verifier;
+use super::{Algorithm, Config, HS256_KEY_LEN_MIN};
 use crate::broker::DEDUP_WINDOW_MAX;
-
-/// Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 demands.
-const HS256_KEY_LEN_MIN: usize = 32;
+use crate::doors::{self, Doors};
 
 /// Least that is sensible for a client's frame: a token must fit.
 const FRAME_BYTES_MIN: usize = 512;
 
+/// Longest key file that is read, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+
 impl Config {
     /// Everything that is wrong, one sentence each; empty if the configuration is sound.
     ///
-    /// It looks at files (the key, the journal's directory) but changes nothing.
+    /// It looks at files (keys, certificates, revocations, the journal's directory) but changes nothing.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |holds: bool, problem: &str| {
@@ -61,21 +61,16 @@ impl Config {
                 problems.push(error.to_string());
             }
         }
-        if let Err(problem) = self.token_key().map(|_| ()) {
-            problems.push(problem);
-        } else if let Err(error) = Verifier::new(&self.token) {
+        for origin in &self.listen.origins {
+            if let Err(problem) = doors::check_origin(origin) {
+                problems.push(format!("listen.origins: {origin:?} {problem}"));
+            }
+        }
+        if let Err(error) = Doors::open(self) {
             problems.push(error.to_string());
         }
         problems.extend(self.journal_dir_problem());
         problems
-    }
-
-    /// The key that checks tokens, from the configuration or its file.
-    ///
-    /// # Errors
-    /// One sentence: no key, two keys, a file that cannot be read, or a secret that is too short.
-    pub(crate) fn token_key(&self) -> Result<Vec<u8>, String> {
-        self.token.key_bytes()
     }
 
     /// The directory is made by the gateway; what exists of its path must let that happen.
@@ -93,11 +88,15 @@ impl Config {
 }
 
 impl super::Token {
-    /// See [`Config::token_key`].
-    pub(crate) fn key_bytes(&self) -> Result<Vec<u8>, String> {
+    /// The plain key, from the configuration or its file; `None` if there are only those of a JWKS.
+    ///
+    /// # Errors
+    /// One sentence: no key, two keys, a file that cannot be read, or a secret that is too short.
+    pub(crate) fn key_bytes(&self) -> Result<Option<Vec<u8>>, String> {
         let key = match (&self.key, &self.key_file) {
+            (None, None) if self.jwks_file.is_some() => return Ok(None),
             (None, None) => {
-                return Err("token: a key is missing; give token.key or token.key_file \
+                return Err("token: a key is missing; give token.key, token.key_file or token.jwks_file \
                             (or start with --dev to have one made)"
                     .to_owned());
             }
@@ -106,7 +105,7 @@ impl super::Token {
             }
             (Some(key), None) => key.clone().into_bytes(),
             (None, Some(path)) => {
-                let mut key = std::fs::read(path)
+                let mut key = super::read_bounded(path, KEY_FILE_BYTES_MAX)
                     .map_err(|error| format!("token.key_file: cannot read {}: {error}", path.display()))?;
                 while key.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
                     key.pop();
@@ -120,7 +119,7 @@ impl super::Token {
                 key.len()
             ));
         }
-        Ok(key)
+        Ok(Some(key))
     }
 }
 

@@ -21,13 +21,14 @@ pub enum Close {
     AuthTimeout = 4501,
     AuthFailed = 4502,
     TokenExpired = 4503,
+    TokenRevoked = 4504,
     SessionLimit = 4506,
     UserMismatch = 4507,
 }
 
 impl Close {
     /// Every code that this gateway sends.
-    pub const ALL: [Close; 17] = [
+    pub const ALL: [Close; 18] = [
         Self::Normal,
         Self::ProtocolError,
         Self::Unsupported,
@@ -43,6 +44,7 @@ impl Close {
         Self::AuthTimeout,
         Self::AuthFailed,
         Self::TokenExpired,
+        Self::TokenRevoked,
         Self::SessionLimit,
         Self::UserMismatch,
     ];
@@ -69,6 +71,7 @@ impl Close {
             Self::AuthTimeout => "auth_timeout",
             Self::AuthFailed => "auth_failed",
             Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
             Self::SessionLimit => "session_limit",
             Self::UserMismatch => "user_mismatch",
         }
@@ -89,6 +92,8 @@ pub enum Refusal {
     AuthFailed(String),
     #[error("the token has expired")]
     TokenExpired,
+    #[error("the token was revoked")]
+    TokenRevoked,
     #[error("more frames than allowed; slow down, the next time the session is closed")]
     RateLimited,
     #[error("user has {limit} sessions, as many as allowed")]
@@ -113,6 +118,7 @@ impl Refusal {
             Self::BadRequest(_) => 4500,
             Self::AuthFailed(_) => 4502,
             Self::TokenExpired => 4503,
+            Self::TokenRevoked => 4504,
             Self::RateLimited => 4005,
             Self::SessionLimit { .. } => 4506,
             Self::UserMismatch => 4507,
@@ -129,6 +135,7 @@ impl Refusal {
             Self::BadRequest(_) => "bad_request",
             Self::AuthFailed(_) => "auth_failed",
             Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
             Self::RateLimited => "rate_limited",
             Self::SessionLimit { .. } => "session_limit",
             Self::UserMismatch => "user_mismatch",

@@ -1,5 +1,6 @@
 //! From a connection to an open session: handshake, `hello`, token, the broker's answer, `auth_ok`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,12 +9,11 @@ use super::session::{Allowance, Cursor, PendingAuth, PendingSnapshot, Session, S
 use super::table::Handle;
 use super::users::Tracked;
 use super::{Connection, Shard, wall_ns};
-use crate::auth::{ChannelSet, Identity, TokenError};
+use crate::auth::{ChannelSet, Identity, TokenError, TokenMark};
 use crate::broker::{BrokerGone, StreamState};
 use crate::protocol::outbound::{Frame, PerStream, StreamRange, Time};
 use crate::protocol::{Close, Epoch, Id, Refusal, Stream};
 use crate::shard::limits::AddressPermit;
-use crate::socket::Transport;
 use crate::socket::handshake::{self, Accepted, Admission, Flavour};
 
 /// Handshakes at once. At the bound further connections wait in the channel.
@@ -50,19 +50,27 @@ impl Shard {
     pub(super) fn take_connections(&mut self) -> bool {
         // Relaxed throughout: a number of this thread.
         while self.inbox.handshakes.load(Ordering::Relaxed) < HANDSHAKES_MAX {
-            let Ok(Connection { stream, place }) = self.connections.try_recv() else { return false };
+            let Ok(Connection { stream, peer, mut place }) = self.connections.try_recv() else {
+                return false;
+            };
             let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
                 self.counters.handshakes_failed.add(1);
                 continue;
             };
-            let (inbox, verifier) = (Arc::clone(&self.inbox), Arc::clone(&self.verifier));
+            let (inbox, doors) = (Arc::clone(&self.inbox), Arc::clone(&self.doors));
             let (bell, counters) = (self.bell.clone(), self.counters.clone());
             let time = self.settings.handshake;
             inbox.handshakes.fetch_add(1, Ordering::Relaxed);
             tokio::task::spawn_local(async move {
-                let admission = place.as_ref().err().copied().unwrap_or(Admission::Admitted);
-                let shaken =
-                    tokio::time::timeout(time, handshake::accept(stream, admission, &verifier)).await;
+                let admit = |client: Option<IpAddr>| {
+                    let counted = match (&mut place, client) {
+                        (Ok(permit), Some(address)) => permit.count_address(address),
+                        (Ok(_), None) => Ok(()),
+                        (Err(admission), _) => Err(*admission),
+                    };
+                    counted.err().unwrap_or(Admission::Admitted)
+                };
+                let shaken = tokio::time::timeout(time, handshake::accept(stream, peer, &doors, admit)).await;
                 match (shaken, place) {
                     (Ok(Ok(accepted)), Ok(permit)) => {
                         inbox.arrived().push_back(Arrived { accepted, permit });
@@ -93,9 +101,9 @@ impl Shard {
 
     fn open(&mut self, Arrived { accepted, permit }: Arrived) {
         let now = self.now_ms();
-        let Accepted { stream, answer, flavour, identity } = accepted;
+        let Accepted { transport, answer, flavour, identity } = accepted;
         let handle = self.sessions.insert(&self.ready, |_, waker| Session {
-            transport: Transport::plain(stream),
+            transport,
             waker,
             state: State::Anonymous,
             flavour,
@@ -117,6 +125,7 @@ impl Shard {
             next_heartbeat: u64::MAX,
             deadline: now + self.settings.auth_within_ms,
             expires: u64::MAX,
+            token: TokenMark::default(),
             allowance: Allowance::new(self.settings.frames_burst, now),
             user_permit: None,
             _address_permit: permit,
@@ -156,7 +165,7 @@ impl Shard {
 
     /// An `auth` frame.
     pub(super) fn authenticate(&mut self, handle: Handle, id: Option<&Id<'_>>, token: &str) {
-        let verified = self.verifier.verify(token);
+        let verified = self.doors.verifier().verify(token);
         self.identified(handle, id, verified);
     }
 
@@ -170,6 +179,7 @@ impl Shard {
                 // A client that sees 4503 knows that a newer token is all that it needs.
                 let (refusal, close) = match error {
                     TokenError::Expired => (Refusal::TokenExpired, Close::TokenExpired),
+                    TokenError::Revoked => (Refusal::TokenRevoked, Close::TokenRevoked),
                     other => (Refusal::AuthFailed(other.to_string()), Close::AuthFailed),
                 };
                 self.refuse(handle, id, &refusal);
@@ -196,6 +206,7 @@ impl Shard {
                 return self.close(handle, Close::SessionLimit);
             };
             session.user_permit = Some(permit);
+            session.token = identity.mark;
             // Before the broker is asked: what comes by from now on is noted.
             session.user = Some(self.users.attach(&identity.user_id, handle.slot));
             session.state = State::Asking;
@@ -273,6 +284,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(handle) else { return };
         let Some(work) = &mut session.work else { return };
         let Some(PendingAuth { id, identity }) = work.auth.take() else { return };
+        // It was not the session's yet when the others were looked through.
+        if self.is_revoked_by_now(&identity.user_id, identity.mark) {
+            return self.take_back(handle);
+        }
+        let Some(session) = self.sessions.get_mut(handle) else { return };
+        let Some(work) = &mut session.work else { return };
         if work.is_done() {
             session.work = None;
         }
@@ -284,6 +301,7 @@ impl Shard {
         let is_refresh = session.state == State::Open;
         session.paused = false;
         session.expires = identity.expires;
+        session.token = identity.mark;
         session.warned = false;
         session.permitted = identity.channels;
         session.channels = session.channels.intersection(identity.channels);

@@ -56,24 +56,19 @@ impl Limits {
         self.total.load(Ordering::Relaxed) // a figure for people
     }
 
-    /// A place for a connection, or why there is none.
+    /// A place for a connection, or why there is none. Without an address it is among all of them only, until
+    /// [`AddressPermit::count_address`].
     ///
     /// # Errors
     /// The reason, to be told to the client.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<AddressPermit, Admission> {
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<AddressPermit, Admission> {
         // Relaxed: the count is all that is shared. A refused attempt takes its own count back.
         if self.total.fetch_add(1, Ordering::Relaxed) >= self.total_max {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Admission::Full);
         }
         let mut permit = AddressPermit { limits: Arc::clone(self), address: None };
-        if self.per_address_max > 0 {
-            let key = self.seed.hash_one(network(address));
-            if !take(&self.addresses, key, self.per_address_max) {
-                return Err(Admission::TooManyOfAddress);
-            }
-            permit.address = Some(key);
-        }
+        address.map_or(Ok(()), |address| permit.count_address(address))?;
         Ok(permit)
     }
 
@@ -81,6 +76,24 @@ impl Limits {
     pub fn enter_user(self: &Arc<Self>, user_id: &str) -> Option<UserPermit> {
         let user = self.seed.hash_one(user_id);
         take(&self.users, user, self.per_user_max).then(|| UserPermit { limits: Arc::clone(self), user })
+    }
+}
+
+impl AddressPermit {
+    /// The client's address has become known: it takes a place of that address.
+    ///
+    /// # Errors
+    /// The address has as many as allowed.
+    pub fn count_address(&mut self, address: IpAddr) -> Result<(), Admission> {
+        let limits = &self.limits;
+        if limits.per_address_max > 0 && self.address.is_none() {
+            let key = limits.seed.hash_one(network(address));
+            if !take(&limits.addresses, key, limits.per_address_max) {
+                return Err(Admission::TooManyOfAddress);
+            }
+            self.address = Some(key);
+        }
+        Ok(())
     }
 }
 
@@ -143,8 +156,8 @@ mod tests {
         })
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
     }
 
     #[test]
@@ -174,6 +187,8 @@ mod tests {
         assert!(one.enter(ip("2001:db8::2")).is_err());
         assert!(one.enter(ip("2001:db8:0:1::2")).is_ok());
         let none = limits(10, 0, 1);
+        let mut proxied = one.enter(None).unwrap();
+        assert!(proxied.count_address(ip("2001:db8::3").unwrap()).is_err(), "behind a proxy, too");
         let permits: Vec<_> = (0..10).map(|_| none.enter(ip("10.0.0.1")).unwrap()).collect();
         assert_eq!(permits.len(), 10);
     }

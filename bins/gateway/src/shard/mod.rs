@@ -35,6 +35,7 @@ mod replay;
 mod requests;
 mod session;
 mod settings;
+mod sweep;
 mod table;
 mod tail;
 mod users;
@@ -42,7 +43,7 @@ mod work;
 mod write;
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -50,8 +51,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::auth::Verifier;
 use crate::broker::{BrokerGone, StreamQueries};
+use crate::doors::Doors;
 use crate::journal::JournalReader;
 use crate::socket::Pool;
 use crate::socket::handshake::Admission;
@@ -77,6 +78,8 @@ const READ_LEN: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Connection {
     pub stream: TcpStream,
+    /// Who is at its other end; a proxy, perhaps.
+    pub peer: IpAddr,
     /// Its place, or why it is to be refused.
     pub place: Result<AddressPermit, Admission>,
 }
@@ -95,7 +98,7 @@ pub struct ShardHandle {
 #[derive(Clone)]
 pub struct ShardParts {
     pub settings: Arc<Settings>,
-    pub verifier: Verifier,
+    pub doors: Arc<Doors>,
     pub limits: Arc<Limits>,
     pub journal: JournalReader,
     pub queries: StreamQueries,
@@ -164,7 +167,7 @@ struct Shard {
     index: usize,
     settings: Arc<Settings>,
     limits: Arc<Limits>,
-    verifier: Arc<Verifier>,
+    doors: Arc<Doors>,
     journal: JournalReader,
     queries: StreamQueries,
     counters: Arc<Counters>,
@@ -200,6 +203,7 @@ struct Shard {
     /// Set when the good-byes were said: what is left then has until here, in milliseconds.
     ends_at: Option<u64>,
     clockwork: clockwork::Clockwork,
+    sweep: sweep::Sweep,
     opened: u64,
 }
 
@@ -232,7 +236,7 @@ impl Shard {
         counters: Arc<Counters>,
         draining: Arc<AtomicBool>,
     ) -> Result<Self, BrokerGone> {
-        let ShardParts { settings, verifier, limits, journal, queries } = parts;
+        let ShardParts { settings, doors, limits, journal, queries } = parts;
         let state = queries.stream(bellwire::EVERYBODY).await?;
         let ready = ReadyList::new(Arc::clone(&bell));
         let buffer = vec![0; READ_LEN + settings.frame_bytes_max + crate::socket::frames::HEADER_LEN_MAX];
@@ -240,7 +244,8 @@ impl Shard {
             index,
             clockwork: clockwork::Clockwork::new(&settings),
             settings,
-            verifier: Arc::new(verifier),
+            sweep: sweep::Sweep::new(&doors),
+            doors,
             journal,
             queries,
             counters,
@@ -278,6 +283,7 @@ impl Shard {
         busy |= self.take_answers();
         busy |= self.go_on_working();
         self.run_clockwork();
+        busy |= self.look_for_revoked();
         // Any of these may have made work for one of the others.
         busy |= self.has_more_to_do();
         // Pairs with the Release in `drain`.

@@ -7,7 +7,7 @@ use super::flush::Queued;
 use super::limits::{AddressPermit, UserPermit};
 use super::replay::Replay;
 use super::users::UserIndex;
-use crate::auth::{ChannelSet, Identity};
+use crate::auth::{ChannelSet, Identity, TokenMark};
 use crate::protocol::Id;
 use crate::protocol::outbound::Joined;
 use crate::socket::handshake::Flavour;
@@ -51,6 +51,8 @@ pub(super) struct Session {
     pub(super) deadline: u64,
     /// End of the token, in seconds since the Unix epoch.
     pub(super) expires: u64,
+    /// By what the token is found when it is revoked.
+    pub(super) token: TokenMark,
     pub(super) allowance: Allowance,
     pub(super) user_permit: Option<UserPermit>,
     pub(super) _address_permit: AddressPermit,

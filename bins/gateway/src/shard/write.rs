@@ -117,7 +117,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(handle) else { return };
         let Some(out) = &mut session.out else { return };
         loop {
-            match out.send(&session.transport) {
+            match out.send(&mut session.transport) {
                 Ok(Sent::All) => break,
                 Ok(Sent::Blocked) => {
                     let mut context = Context::from_waker(&session.waker);

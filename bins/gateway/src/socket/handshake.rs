@@ -1,24 +1,23 @@
-//! From an accepted TCP connection to a WebSocket, by tokio-tungstenite.
+//! From an accepted TCP connection to a WebSocket: TLS if it is configured, one HTTP request, one answer.
 //!
-//! What is taken from the request: the sub-protocols and the token. The path and the query string are not looked at, so
-//! a token there is never believed (it would stand in every proxy's log).
+//! What is taken from the request: the origin, the sub-protocols, the token, and from proxies that are believed the client's
+//! address. The path and the query string are not looked at, so a token there is never believed (it would stand in every
+//! proxy's log). Nothing of a request is ever logged.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
-use tungstenite::protocol::WebSocketConfig;
 
-use crate::auth::{Identity, TokenError, Verifier};
+use super::Transport;
+use super::http::{self, Unread, refusal};
+use crate::auth::{Identity, TokenError};
+use crate::doors::Doors;
 use crate::protocol::{BARE, BEARER_PREFIX, V1};
-
-/// tungstenite reads the request through a buffer of its own; these belong to the WebSocket that is thrown away.
-const BUFFER_LEN: usize = 64;
 
 /// What the frames of a session look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub enum Flavour {
 /// A WebSocket, and what the request said.
 #[derive(Debug)]
 pub struct Accepted {
-    pub stream: TcpStream,
+    pub transport: Transport,
     /// The answer to the request. It has not been sent: it goes out together with the first frames.
     pub answer: Vec<u8>,
     pub flavour: Flavour,
@@ -44,7 +43,9 @@ pub enum HandshakeError {
     #[error("refused with HTTP {0}")]
     Refused(u16),
     #[error("{0}")]
-    Failed(Box<tungstenite::Error>),
+    Gone(io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
 }
 
 /// Whether a client may come in at all; asked before its request is answered.
@@ -57,100 +58,90 @@ pub enum Admission {
     Full,
 }
 
-/// A connection during the handshake: an answer that accepts is kept back, any other goes out.
-struct Corked {
-    stream: TcpStream,
-    kept: Vec<u8>,
-}
-
-/// How an answer begins that accepts.
-const ACCEPTED: &[u8] = b"HTTP/1.1 101 ";
-
-impl AsyncRead for Corked {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Corked {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.kept.is_empty() && !bytes.starts_with(ACCEPTED) {
-            return Pin::new(&mut self.stream).poll_write(context, bytes);
-        }
-        self.kept.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Reads the request and makes the answer; sends it if it is a refusal.
+/// Reads the request and makes the answer; sends it if it is a refusal. `admit` is told who the client is, if it is behind
+/// a proxy that is believed, and says whether there is room for it.
 ///
 /// # Errors
 /// The request is not one for a WebSocket, or not one that is served here; the client was told so.
-// The error type is tungstenite's.
-#[allow(clippy::result_large_err)]
 pub async fn accept(
     stream: TcpStream,
-    admission: Admission,
-    verifier: &Verifier,
+    peer: IpAddr,
+    doors: &Doors,
+    admit: impl FnOnce(Option<IpAddr>) -> Admission,
 ) -> Result<Accepted, HandshakeError> {
-    let mut offer = None;
-    let config = WebSocketConfig::default().read_buffer_size(BUFFER_LEN).write_buffer_size(0);
-    let answer = |request: &Request, mut response: Response| {
-        match admission {
-            Admission::Admitted => {}
-            Admission::TooManyOfAddress => {
-                return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "too many sessions from this address"));
-            }
-            Admission::Full => {
-                return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "no more sessions here"));
-            }
-        }
-        let asked = read_offer(request.headers())?;
-        let identity = asked.token.map(|token| verifier.verify(token));
-        if asked.flavour == Flavour::Bare {
-            match &identity {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(refusal(StatusCode::UNAUTHORIZED, &error.to_string())),
-                None => {
-                    let words = "bellwire.bare.json wants its token in the Authorization header";
-                    return Err(refusal(StatusCode::UNAUTHORIZED, words));
-                }
-            }
-        }
-        if let Some(protocol) = asked.protocol {
-            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        }
-        offer = Some((asked.flavour, identity));
-        Ok(response)
+    let Some(tls) = doors.tls() else {
+        let mut stream = stream;
+        let Offered { answer, flavour, identity } = negotiate(&mut stream, peer, doors, admit).await?;
+        return Ok(Accepted { transport: Transport::plain(stream), answer, flavour, identity });
     };
-    let stream = Corked { stream, kept: Vec::new() };
-    let socket = match tokio_tungstenite::accept_hdr_async_with_config(stream, answer, Some(config)).await {
-        Ok(socket) => socket,
-        Err(tungstenite::Error::Http(response)) => {
-            return Err(HandshakeError::Refused(response.status().as_u16()));
-        }
-        Err(error) => return Err(HandshakeError::Failed(Box::new(error))),
+    let mut stream = tls.acceptor().accept(stream).await.map_err(HandshakeError::Tls)?;
+    let Offered { answer, flavour, identity } = negotiate(&mut stream, peer, doors, admit).await?;
+    let (stream, connection) = stream.into_inner();
+    Ok(Accepted { transport: Transport::tls(stream, connection), answer, flavour, identity })
+}
+
+struct Offered {
+    answer: Vec<u8>,
+    flavour: Flavour,
+    identity: Option<Result<Identity, TokenError>>,
+}
+
+async fn negotiate(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    peer: IpAddr,
+    doors: &Doors,
+    admit: impl FnOnce(Option<IpAddr>) -> Admission,
+) -> Result<Offered, HandshakeError> {
+    let answered = match http::read_request(stream).await {
+        Ok(request) => answer(&request, peer, doors, admit),
+        Err(Unread::Refused(response)) => Err(response),
+        Err(Unread::Gone(error)) => return Err(HandshakeError::Gone(error)),
     };
-    // The callback has run if the handshake succeeded.
-    let (flavour, identity) = offer.unwrap_or((Flavour::V1, None));
-    let Corked { stream, kept } = socket.into_inner();
-    Ok(Accepted { stream, answer: kept, flavour, identity })
+    match answered {
+        Ok(offered) => Ok(offered),
+        Err(response) => {
+            http::refuse(stream, &response).await;
+            Err(HandshakeError::Refused(response.status().as_u16()))
+        }
+    }
+}
+
+// The error type is tungstenite's.
+#[allow(clippy::result_large_err)]
+fn answer(
+    request: &Request,
+    peer: IpAddr,
+    doors: &Doors,
+    admit: impl FnOnce(Option<IpAddr>) -> Admission,
+) -> Result<Offered, ErrorResponse> {
+    let (policy, headers) = (doors.policy(), request.headers());
+    let mut response: Response = http::upgrade(request)?;
+    if !policy.origins().admit(headers) {
+        return Err(refusal(StatusCode::FORBIDDEN, "pages of this origin may not connect"));
+    }
+    match admit(policy.client_behind(peer, headers)) {
+        Admission::Admitted => {}
+        Admission::TooManyOfAddress => {
+            return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "too many sessions from this address"));
+        }
+        Admission::Full => return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "no more sessions here")),
+    }
+    let asked = read_offer(headers)?;
+    let identity = asked.token.map(|token| doors.verifier().verify(token));
+    if asked.flavour == Flavour::Bare {
+        match &identity {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(refusal(StatusCode::UNAUTHORIZED, &error.to_string())),
+            None => {
+                let words = "bellwire.bare.json wants its token in the Authorization header";
+                return Err(refusal(StatusCode::UNAUTHORIZED, words));
+            }
+        }
+    }
+    if let Some(protocol) = asked.protocol {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    Ok(Offered { answer: http::to_bytes(&response, ""), flavour: asked.flavour, identity })
 }
 
 /// What a request asks for.
@@ -198,21 +189,6 @@ fn read_offer(headers: &HeaderMap) -> Result<Offer<'_>, ErrorResponse> {
         )),
         None => Ok(Offer { flavour: Flavour::V1, protocol: None, token }),
     }
-}
-
-fn refusal(status: StatusCode, words: &str) -> ErrorResponse {
-    let body = format!("{words}\n");
-    let mut response = ErrorResponse::new(None);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    *response.body_mut() = Some(body);
-    response
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Out {
     ///
     /// # Errors
     /// The connection is broken.
-    pub fn send(&mut self, transport: &Transport) -> io::Result<Sent> {
+    pub fn send(&mut self, transport: &mut Transport) -> io::Result<Sent> {
         while self.taken < self.bytes.len() {
             match transport.try_write(&self.bytes[self.taken..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -142,7 +142,11 @@ impl Out {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Sent::All)
+        match transport.try_flush() {
+            Ok(()) => Ok(Sent::All),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Blocked),
+            Err(error) => Err(error),
+        }
     }
 
     #[cfg(test)]
