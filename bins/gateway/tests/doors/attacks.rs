@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::{Bench, Ended, address, answer, handshake, logged, token_of};
+use super::{Bench, Ended, address, answer, handshake, token_of};
 use crate::common::{Client, token, trade};
 
 /// One byte now and then: never idle, never done.
@@ -100,7 +100,7 @@ async fn nothing_that_a_client_says_makes_a_line_or_an_escape_in_the_log() {
     const FORGED: &str = "x\n2026-01-01T00:00:00Z  INFO forged line\r\n\u{1b}[31mred";
     for format in ["text", "json"] {
         let bench = Bench::new().with("LOG_LEVEL", "trace").with("LOG_FORMAT", format);
-        let (gateway, log) = logged(&bench, |_| {});
+        let (gateway, log) = bench.gateway_with_log(|_| ());
         // As a user's name, as a channel, as an id, as a request.
         let mut client = Client::login(&gateway.url, &token(FORGED)).await;
         client.send(json!({"op": "subscribe", "id": FORGED, "channels": [FORGED]})).await;

@@ -157,7 +157,7 @@ async fn keys_rotate_without_a_restart_and_a_broken_set_changes_nothing() {
     let path = bench.dir.path().join("jwks.json");
     std::fs::write(&path, set([&old])).unwrap();
     bench.set("TOKEN_JWKS_FILE", path.to_str().unwrap());
-    let (gateway, log) = super::logged(&bench, |_| {});
+    let (gateway, log) = bench.gateway_with_log(|_| ());
     assert_eq!(refused(&gateway, &new.sign(&claims("anna"))).await, 4502);
     let mut inside = Client::subscribed(&gateway.url, &old.sign(&claims("anna"))).await;
 

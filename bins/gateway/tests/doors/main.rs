@@ -10,7 +10,7 @@ mod requests;
 mod revoked;
 mod tls;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,15 +26,6 @@ fn base64(bytes: impl AsRef<[u8]>) -> String {
 /// The address behind a gateway's URL.
 fn address(gateway: &Gateway) -> &str {
     gateway.url.split_once("://").unwrap().1
-}
-
-/// A gateway whose log goes to a file.
-fn logged(bench: &Bench, prepare: impl FnOnce(&mut std::process::Command)) -> (Gateway, PathBuf) {
-    let path = bench.dir.path().join("log");
-    let mut command = bench.command();
-    command.stderr(std::fs::File::create(&path).unwrap());
-    prepare(&mut command);
-    (Gateway::start(command), path)
 }
 
 /// Replaces a file as a whole, as one should.

@@ -1,6 +1,6 @@
 //! SIGHUP.
 
-use super::{Bench, logged, replace, status, until_says};
+use super::{Bench, replace, status, until_says};
 use crate::common::{Client, token};
 
 #[tokio::test]
@@ -8,7 +8,7 @@ async fn sighup_takes_over_what_can_change_and_names_what_cannot() {
     let bench = Bench::new();
     let file = bench.dir.path().join("gateway.toml");
     std::fs::write(&file, "[listen]\norigins = [\"https://a.example\"]\n").unwrap();
-    let (gateway, log) = logged(&bench, |command| {
+    let (gateway, log) = bench.gateway_with_log(|command| {
         command.arg("--config").arg(&file);
     });
     let hang_up = || {

@@ -17,7 +17,7 @@ async fn what_is_revoked_closes_open_sessions_and_what_is_not_stays() {
     let path = bench.dir.path().join("revoked");
     std::fs::write(&path, "").unwrap();
     bench.set("TOKEN_REVOCATION_FILE", path.to_str().unwrap());
-    let (gateway, log) = super::logged(&bench, |_| {});
+    let (gateway, log) = bench.gateway_with_log(|_| ());
     let mut lines: Vec<Value> = Vec::new();
     for (revocation, taken, stays) in [
         (json!({"jti": "t-1"}), token("anna", "t-1", 0), token("anna", "t-2", 0)),

@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Bench, Gateway, address, logged, replace, until_says};
+use super::{Bench, Gateway, address, replace, until_says};
 use crate::common::{PATIENCE, notice, token};
 
 /// Makes a certificate for `localhost`, and writes it and its key.
@@ -111,7 +111,7 @@ async fn everything_comes_through_tls_in_order_also_to_a_client_that_reads_late(
 #[tokio::test]
 async fn a_new_certificate_is_for_those_who_come_and_drops_nobody() {
     let (bench, old) = bench();
-    let (gateway, log) = logged(&bench, |_| {});
+    let (gateway, log) = bench.gateway_with_log(|_| ());
     let mut session = Session::subscribed(&gateway, &old).await;
     // A key without its certificate changes nothing.
     let key = std::fs::read_to_string(bench.dir.path().join("key.pem")).unwrap();
