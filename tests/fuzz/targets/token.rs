@@ -54,7 +54,7 @@ fn made(bytes: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn value(bytes: &mut Unstructured<'_>) -> Result<Value> {
-    Ok(match bytes.int_in_range(0..=8)? {
+    Ok(match bytes.int_in_range(0..=9)? {
         0 => bytes.arbitrary::<&str>()?.into(),
         1 => bytes.arbitrary::<f64>()?.into(),
         2 => bytes.arbitrary::<i64>()?.into(),
@@ -66,6 +66,7 @@ fn value(bytes: &mut Unstructured<'_>) -> Result<Value> {
             .collect::<Result<Vec<_>>>()?
             .into(),
         7 => json!({ bytes.arbitrary::<&str>()?: bytes.arbitrary::<bool>()? }),
+        8 => EVERYBODY.into(),
         _ => json!([bytes.arbitrary::<&str>()?]),
     })
 }
