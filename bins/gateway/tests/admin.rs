@@ -278,3 +278,37 @@ fn it_can_be_off_and_is_not_opened_to_others_by_mistake() {
     assert_eq!(output.status.code(), Some(1));
     assert!(words.contains("admin.enabled = false"), "{words}");
 }
+
+/// Names in that text that look like metrics of ours, as families.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+    let ours = words.filter(|word| word.starts_with("bellwire_") || word.starts_with("process_"));
+    ours.map(|word| word.trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[test]
+fn every_metric_that_the_alarms_the_dashboard_and_the_guide_name_is_there_and_the_guide_knows_all() {
+    let bench = Bench::new();
+    let gateway = bench.gateway();
+    let admin = gateway.admin.clone().unwrap();
+    let text = get(&admin, "/metrics").body;
+    let families: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    let alerts = include_str!("../../../scripts/monitoring/alerts.yml");
+    let guide = include_str!("../OPERATING.md");
+    for text in [alerts, include_str!("../../../scripts/monitoring/grafana.json"), guide] {
+        let unknown: Vec<_> = named(text).difference(&families).cloned().collect();
+        assert_eq!(unknown, Vec::<String>::new());
+        assert!(named(text).len() > 5);
+    }
+    let untold: Vec<_> = families.difference(&named(guide)).cloned().collect();
+    assert_eq!(untold, Vec::<String>::new(), "the guide does not know these");
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(guide.contains(&format!("`{alert}`")), "the guide does not say what {alert} means");
+    }
+    // The negative control.
+    assert!(!named("rate(bellwire_made_up_total[1m])").is_subset(&families));
+}
