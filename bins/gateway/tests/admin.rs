@@ -217,6 +217,24 @@ fn thread(pid: u32, name: &str) -> nix::unistd::Pid {
 }
 
 #[test]
+fn what_the_log_warned_of_is_told_once_with_a_count() {
+    let bench = Bench::new();
+    let gateway = bench.gateway();
+    let admin = gateway.admin.clone().unwrap();
+    assert_eq!(get_json(&admin, "/api/v1/errors")["errors"].as_array().map(Vec::len), Some(0));
+    // A lane that is none.
+    std::fs::write(format!("/dev/shm/bellwire.{}.lane.squatter", bench.bus), "nonsense").unwrap();
+    let errors =
+        wait_for("a warning", || get_json(&admin, "/api/v1/errors"), |answer| !answer["errors"][0].is_null());
+    assert_eq!(
+        (errors["errors"][0]["level"].as_str(), errors["errors"][0]["count"].as_u64()),
+        (Some("warn"), Some(1))
+    );
+    assert!(errors["errors"][0]["text"].as_str().unwrap().contains("squatter"), "{errors}");
+    assert_eq!(metrics(&admin)["bellwire_lanes_refused_total"], 1.0);
+}
+
+#[test]
 fn nothing_can_be_changed_and_foreign_names_are_refused() {
     let bench = Bench::new();
     let gateway = bench.gateway();

@@ -5,7 +5,7 @@ use bellwire::inspect::{CursorsStatus, LaneStatus};
 use serde_json::{Value, json};
 
 use super::watched::Watched;
-use super::{health, process};
+use super::{errors, health, process};
 use crate::broker::LaneCounters;
 use crate::counts::{Count, Histogram};
 use crate::protocol::Close;
@@ -36,8 +36,11 @@ pub(super) fn overview(watched: &Watched) -> Value {
             "max_fds": usage.max_fds,
         },
         "journal": {
-            "start": broker.journal_start.get(),
-            "end": broker.journal_end.get(),
+            // Beyond what JavaScript's numbers hold.
+            "start": broker.journal_start.get().to_string(),
+            "end": broker.journal_end.get().to_string(),
+            "written_bytes": watched.journal_written(),
+            "retained_bytes": watched.journal_retained(),
             "bytes": broker.journal_bytes.get(),
             "disk_full": broker.is_disk_full(),
             "disk_tight": broker.is_disk_tight(),
@@ -136,4 +139,11 @@ pub(super) fn sessions(watched: &Watched) -> Value {
 /// How many streams there are.
 pub(super) fn streams(watched: &Watched) -> Value {
     json!({"schema": SCHEMA, "streams": watched.broker.streams.get(), "drawn_forward": watched.broker.drawn_forward.get()})
+}
+
+/// Warnings and errors of late, each once.
+pub(super) fn recent_errors() -> Value {
+    let mut answer = errors::recent();
+    answer["schema"] = SCHEMA.into();
+    answer
 }

@@ -122,11 +122,15 @@ fn of_the_broker(out: &mut Exposition, watched: &Watched) {
     ] {
         out.counter(name, help).sample(&[], count.get());
     }
-    let start_and_end = (broker.journal_start.get(), broker.journal_end.get());
+    out.counter("bellwire_journal_written_bytes_total", "Bytes published to the journal.")
+        .sample(&[], watched.journal_written());
     for (name, help, value) in [
         ("bellwire_journal_bytes", "Length of all journal segments.", broker.journal_bytes.get()),
-        ("bellwire_journal_start_offset", "Offset of the oldest entry that is kept.", start_and_end.0),
-        ("bellwire_journal_end_offset", "Offset up to which the journal is published.", start_and_end.1),
+        (
+            "bellwire_journal_retained_bytes",
+            "From the oldest entry that is kept to the end.",
+            watched.journal_retained(),
+        ),
         ("bellwire_streams", "Users of whom the journal keeps a record.", broker.streams.get()),
         (
             "bellwire_journal_disk_full",

@@ -5,6 +5,7 @@
 //! where, `metrics` and `api` write the answers.
 
 mod api;
+mod errors;
 mod exposition;
 mod health;
 mod metrics;
@@ -20,6 +21,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+pub use errors::RecentErrors;
 pub use watched::Watched;
 
 use crate::config;

@@ -60,11 +60,12 @@ pub(super) fn answer<B>(request: &Request<B>, watched: &Watched) -> Answer {
         "/api/v1/lanes" => json(&api::lanes(watched)),
         "/api/v1/sessions" => json(&api::sessions(watched)),
         "/api/v1/streams" => json(&api::streams(watched)),
+        "/api/v1/errors" => json(&api::recent_errors()),
         _ => respond(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /, /livez, /readyz, /metrics, /api/v1/overview, /api/v1/lanes, /api/v1/sessions and \
-             /api/v1/streams\n",
+            "there are /, /livez, /readyz, /metrics, /api/v1/overview, /api/v1/lanes, /api/v1/sessions, \
+             /api/v1/streams and /api/v1/errors\n",
         ),
     }
 }

@@ -27,6 +27,8 @@ pub struct Watched {
     pub(super) shards: Vec<Arc<Counters>>,
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
+    /// The journal's end when the gateway started: offsets do not begin at 0.
+    journal_began: u64,
     is_draining: AtomicBool,
     beats: Count,
     looks_without_beat: Count,
@@ -44,6 +46,7 @@ impl Watched {
             group: config.bus.group.clone(),
             consumer: config.bus.consumer.clone(),
             gateway: config.listen.name.clone(),
+            journal_began: broker.journal_end.get(),
             broker,
             shards,
             started: Instant::now(),
@@ -76,6 +79,16 @@ impl Watched {
 
     pub(super) fn is_broker_stuck(&self) -> bool {
         self.looks_without_beat.get() >= LOOKS_WITHOUT_BEAT_MAX
+    }
+
+    /// Bytes that were published to the journal since the start.
+    pub(super) fn journal_written(&self) -> u64 {
+        self.broker.journal_end.get().saturating_sub(self.journal_began)
+    }
+
+    /// Bytes between the oldest entry that is kept and the published end.
+    pub(super) fn journal_retained(&self) -> u64 {
+        self.broker.journal_end.get().saturating_sub(self.broker.journal_start.get())
     }
 
     /// The sum of a count over all shards.

@@ -124,14 +124,23 @@ function showFacts({ overview, sessions }) {
   const { journal, process } = overview;
   const mismatch = all("user_mismatch"), unreadable = all("unreadable");
   fill("facts", [
-    fact("journal", bytes(journal.bytes)),
-    fact("published in all", bytes(journal.end)),
+    fact("journal files", bytes(journal.bytes)),
+    fact("kept in them", bytes(journal.retained_bytes)),
+    fact("written since the start", bytes(journal.written_bytes)),
     fact("disk", journal.disk_full ? "full: nothing is read" : journal.disk_tight ? "nearly full" : "has room", journal.disk_full || journal.disk_tight),
     fact("files", `${number(process.open_fds)} of ${number(process.max_fds)}`, process.open_fds > process.max_fds * .9),
     fact("replayed", number(all("replayed"))),
     fact("foreign on the send path", number(mismatch), mismatch),
     fact("unreadable entries", number(unreadable), unreadable),
   ], "");
+}
+
+function showErrors({ errors }) {
+  fill("errors", errors.errors.slice(0, 12).map((error) => (row) => {
+    cell(row, new Date(error.last_ms).toLocaleTimeString("en-GB"));
+    cell(row, number(error.count), "n");
+    cell(row, error.text, error.level === "error" ? "text bad" : "text");
+  }), "none");
 }
 
 function show(now) {
@@ -144,6 +153,7 @@ function show(now) {
   at("streams").textContent = number(streams.streams);
   at("memory").textContent = bytes(overview.process.resident_bytes);
   showFacts(now);
+  showErrors(now);
   const then = before && before.overview.uptime_ms <= overview.uptime_ms ? before : null;
   const seconds = then ? (now.at - then.at) / 1000 : 1;
   const read = (look) => sum(look.lanes.lanes.map((lane) => sum(lane.journalled)));
@@ -160,7 +170,7 @@ function show(now) {
 
 async function look() {
   try {
-    const names = ["overview", "lanes", "sessions", "streams"];
+    const names = ["overview", "lanes", "sessions", "streams", "errors"];
     const answers = await Promise.all(names.map(async (name) => {
       const response = await fetch(`/api/v1/${name}`, { signal: AbortSignal.timeout(5_000) });
       if (!response.ok) throw new Error(`${name}: ${response.status}`);
