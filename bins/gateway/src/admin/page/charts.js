@@ -35,7 +35,7 @@ const Charts = (() => {
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const mark of MARKS_US.filter((mark) => mark <= high)) {
-      pen.fillText(time(mark), left - 8, y(mark));
+      pen.fillText(time(mark).replace(".0", ""), left - 8, y(mark));
       pen.beginPath();
       pen.moveTo(left, y(mark));
       pen.lineTo(width - right, y(mark));

@@ -2,6 +2,7 @@
 // Asks the API once a second and shows what changed. Everything is put in as text, never as markup: a lane's name is
 // somebody else's word.
 
+const SPAN_MIN_MS = 60_000;
 const SPAN_MS = 300_000;
 const EVERY_MS = 1_000;
 const CLASSES = ["P0", "P1", "P2", "P3"];
@@ -78,12 +79,15 @@ function showClasses(now, then, seconds) {
 
 function draw() {
   const newest = before ? before.at : Date.now();
-  Charts.latencies(at("latency"), history, newest, SPAN_MS);
+  // A page that was opened just now shows a minute, and then more and more.
+  const oldest = Math.min(newest, ...history.map((samples) => samples[0]?.at ?? newest));
+  const span = Math.max(SPAN_MIN_MS, Math.min(SPAN_MS, newest - oldest));
+  Charts.latencies(at("latency"), history, newest, span);
 }
 
 function showLanes(now, then, seconds) {
   const lanes = now.lanes.lanes;
-  at("lane-note").textContent = now.lanes.refused ? `${number(now.lanes.refused)} refused: see the log` : "";
+  at("lane-note").textContent = now.lanes.refused ? `${number(now.lanes.refused)} refused: see below` : "";
   fill("lanes", lanes.map((lane) => (row) => {
     const known = then.lanes.lanes.find((other) => other.key === lane.key);
     const name = cell(row, lane.name);
