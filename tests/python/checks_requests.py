@@ -229,19 +229,33 @@ async def a_heartbeat_comes_within_its_time_and_moves_the_position():
             assert [text_of(data) for data in await client.until_got(1)] == ["z"]
 
 
+async def answer_to(url, request):
+    """What a connection gets that says only this, to its end."""
+    host, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
 @check
-async def what_is_no_handshake_or_takes_too_long_is_closed_without_an_answer():
+async def what_takes_too_long_for_a_handshake_is_closed_without_an_answer():
     with Site(limits_handshake_ms=300) as site:
-        host, port = site.url.removeprefix("ws://").split(":")
-        for request in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nUpgrade: web"):
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(request)
-            try:
-                answer = await asyncio.wait_for(reader.read(), PATIENCE)
-            except ConnectionResetError:
-                answer = b""
-            assert answer == b"", answer
-            writer.close()
+        for request in (b"", b"GET / HTTP/1.1\r\nUpgrade: web"):
+            assert await answer_to(site.url, request) == b"", request
+
+
+@check
+async def a_request_that_is_no_handshake_is_told_what_is_served_here():
+    with Site() as site:
+        answer = await answer_to(site.url, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 426 ") and b"\r\nupgrade: websocket\r\n" in answer, answer
+        answer = await answer_to(site.url, b"what is this\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
 @check

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::admin::{Admin, AdminError, Watched};
 use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
 use crate::doors::Doors;
@@ -42,6 +43,8 @@ pub enum RunError {
     Shard { index: usize, error: io::Error },
     #[error("the listening socket failed: {0}")]
     Accept(io::Error),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("{0}")]
     Stopped(broker::StopError),
     #[error("shard {0} has ended by itself")]
@@ -109,6 +112,10 @@ pub async fn run(
         shards
             .push(ShardHandle::start(index, desk, parts).map_err(|error| RunError::Shard { index, error })?);
     }
+    let counters = shards.iter().map(|shard| Arc::clone(shard.counters())).collect();
+    let watched = Watched::new(config, broker.counters(), counters);
+    // To the very end: draining is to be seen too.
+    let _admin = Admin::start(&config.admin, Arc::clone(&watched))?;
     started();
 
     let outcome = tokio::select! {
@@ -121,6 +128,7 @@ pub async fn run(
     } else {
         tracing::info!(sessions = limits.total(), "stopping: no new sessions, draining");
     }
+    watched.set_draining();
     // The listener is closed by now.
     let ended = stop(broker, shards, config.drain_deadline()).await;
     outcome.and(ended)

@@ -3,9 +3,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod counts;
 pub mod doors;
 pub mod gateway;
 pub mod journal;

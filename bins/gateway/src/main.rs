@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bellwire_gateway::admin::RecentErrors;
 use bellwire_gateway::config::{Config, ConfigError, Development, LogFormat, LogLevel};
 use bellwire_gateway::doors::{Doors, Keeper};
 use bellwire_gateway::gateway;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Reads the lanes of a bus, numbers each user's notifications, and pushes them to WebSocket sessions.
 ///
@@ -163,8 +166,11 @@ fn start_logging(config: &Config) {
     let logs =
         tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     match config.log.format {
-        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            logs.with_ansi(is_terminal).finish().with(RecentErrors).init();
+        }
+        LogFormat::Json => logs.json().finish().with(RecentErrors).init(),
     }
 }
 

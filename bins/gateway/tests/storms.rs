@@ -32,13 +32,14 @@ fn storm(bench: &Bench, count: usize) -> Vec<Outcome> {
     let children: Vec<_> = (0..count).map(start).collect();
     let mut outcomes = Vec::new();
     for mut child in children {
-        let line = BufReader::new(child.stdout.take().unwrap()).lines().next();
-        outcomes.push(match line {
-            Some(line) => {
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let url = lines.filter_map(|line| Some(line.strip_prefix("listening ")?.to_owned())).next();
+        outcomes.push(match url {
+            Some(url) => {
                 // Somebody has to read what it says.
                 let mut words = child.stderr.take().unwrap();
                 std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::sink()));
-                Outcome::Serves(child, line.unwrap().strip_prefix("listening ").unwrap().to_owned())
+                Outcome::Serves(child, url)
             }
             None => {
                 let mut words = String::new();

@@ -3,34 +3,15 @@
 //! For each ring of a lane: `read = journalled + duplicate + rejected`, and what was published is what was read and what
 //! is unread, and what was overwritten before (`lost`, `missed`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bellwire::LANES_MAX;
 
+use crate::counts::{Count, Histogram};
+
 /// Lanes that are listed: those attached, and as many that were. At the bound the oldest that is gone is taken off.
 const LISTED_MAX: usize = 2 * LANES_MAX;
-
-/// A number that one thread counts up.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// The number now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed) // a number for people; nothing else hangs on it
-    }
-
-    /// Relaxed and not one operation: only the broker's thread writes.
-    #[inline]
-    pub(super) fn add(&self, more: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
-    }
-
-    pub(super) fn set(&self, number: u64) {
-        self.0.store(number, Ordering::Relaxed); // see `get`
-    }
-}
 
 /// What came through one lane, by priority.
 #[derive(Debug, Default)]
@@ -87,6 +68,16 @@ pub struct BrokerCounters {
     pub journal_bytes: Count,
     /// Users of whom the journal keeps a record.
     pub streams: Count,
+    /// Looks for lanes: about ten a second while the broker's thread goes on, whatever there is to do.
+    pub beats: Count,
+    /// Lanes that were refused: foreign, squatted, of another layout.
+    pub refused: Count,
+    /// Chunks that were published.
+    pub chunks: Count,
+    /// From publishing to when the broker begins the chunk that takes the record, by priority.
+    pub ring_wait: [Histogram; 4],
+    /// From there to the journal's published end, by priority. One time a chunk.
+    pub journal: [Histogram; 4],
     /// Questions that were answered.
     pub queries: Count,
     /// How often the disk was full.

@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use bellwire::OpenError;
 
-pub use counters::{BrokerCounters, Count, LaneCounters};
+pub use crate::counts::Count;
+pub use counters::{BrokerCounters, LaneCounters};
 pub use dedup::{DEDUP_WINDOW_DEFAULT, DEDUP_WINDOW_MAX};
 pub use queries::{BrokerGone, Snapshot, StreamQueries, StreamState};
 pub use run::{BrokerRunning, start};

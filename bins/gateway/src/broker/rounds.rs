@@ -22,6 +22,10 @@ use crate::journal::JournalError;
 const BUDGET: [usize; 4] = [usize::MAX, usize::MAX, 100, 50];
 /// Records after which P0 is looked for again: about 20 µs of work.
 const CHUNK: usize = 64;
+/// Longer is not a wait but a gateway that was not there, in nanoseconds.
+const WAIT_MAX_NS: i64 = 60_000_000_000;
+/// So much later than the chunk's begin a record may come to the chunk that takes it, in nanoseconds.
+const CHUNK_MAX_NS: i64 = 1_000_000_000;
 
 /// One lane as the rounds know it.
 pub(super) struct Lane<S> {
@@ -51,6 +55,8 @@ pub(super) struct Rounds<S: Source> {
     clock: fn() -> i64,
     /// Records that were read since the last publishing.
     unpublished: usize,
+    /// Of these, what was journalled, by priority.
+    journalled: [u64; 4],
     rounds: usize,
 }
 
@@ -71,8 +77,18 @@ impl<S: Source> Rounds<S> {
     ) -> Self {
         let lanes = (0..LANES_MAX).map(|_| None).collect();
         let attached = Vec::with_capacity(LANES_MAX);
-        let mut rounds =
-            Self { source, intake, counters, lanes, attached, shards, clock, unpublished: 0, rounds: 0 };
+        let mut rounds = Self {
+            source,
+            intake,
+            counters,
+            lanes,
+            attached,
+            shards,
+            clock,
+            unpublished: 0,
+            journalled: [0; 4],
+            rounds: 0,
+        };
         rounds.intake.now = clock();
         rounds.count_journal();
         rounds
@@ -245,18 +261,23 @@ impl<S: Source> Rounds<S> {
     fn take(&mut self, lane: usize, priority: Priority) -> Result<Step, JournalError> {
         let ring = priority.index();
         let Some(known) = &mut self.lanes[lane] else { return Ok(Step::Nothing) };
-        let (taken, lane_sequence, position) = match self.source.peek(lane, priority) {
+        let (taken, published_at, lane_sequence, position) = match self.source.peek(lane, priority) {
             Ok(Some(unread)) => {
                 let taken = self.intake.take(&unread, known.key, &mut known.highest[ring])?;
-                (taken, unread.header().lane_sequence, unread.position())
+                let header = unread.header();
+                (taken, header.published_at(), header.lane_sequence, unread.position())
             }
             Ok(None) => return Ok(Step::Nothing),
-            Err(fault) => (Taken::Fault(fault), 0, 0),
+            Err(fault) => (Taken::Fault(fault), None, 0, 0),
         };
         let counters = &known.counters;
         let fault = match taken {
             Taken::Journalled => {
                 counters.journalled[ring].add(1);
+                self.journalled[ring] += 1;
+                if let Some(wait) = published_at.and_then(|at| waited(at, self.intake.now)) {
+                    self.counters.ring_wait[ring].record_ns(wait);
+                }
                 None
             }
             Taken::Duplicate => {
@@ -288,6 +309,8 @@ impl<S: Source> Rounds<S> {
         let before = self.intake.journal.end();
         let end = self.intake.journal.publish()?;
         if end != before {
+            // Before the shards, which may be served here.
+            self.count_chunk();
             for shard in &self.shards {
                 shard.signal();
             }
@@ -297,6 +320,17 @@ impl<S: Source> Rounds<S> {
         self.tell_time();
         self.count_journal();
         Ok(())
+    }
+
+    /// Counts how long the chunk took from its begin to its publishing: one more look at the clock.
+    fn count_chunk(&mut self) {
+        let took = u64::try_from((self.clock)().wrapping_sub(self.intake.now)).unwrap_or(0); // a clock that was set back
+        self.counters.chunks.add(1);
+        for (histogram, count) in self.counters.journal.iter().zip(&mut self.journalled) {
+            if *count > 0 {
+                histogram.record_many(took, std::mem::take(count));
+            }
+        }
     }
 
     /// Makes it now.
@@ -322,4 +356,11 @@ impl<S: Source> Rounds<S> {
         }
         Step::Nothing
     }
+}
+
+/// How long a record waited, in nanoseconds, as of the begin of its chunk; nothing if one of the clocks was set.
+#[inline]
+fn waited(published_at: i64, now: i64) -> Option<u64> {
+    let wait = now.wrapping_sub(published_at);
+    (-CHUNK_MAX_NS..WAIT_MAX_NS).contains(&wait).then(|| u64::try_from(wait).unwrap_or(0))
 }

@@ -277,6 +277,7 @@ impl Broker {
     }
 
     fn look_for_lanes(&mut self) {
+        self.rounds.counters.beats.add(1);
         let refresh = self.rounds.source.refresh();
         for name in refresh.detached {
             tracing::info!(lane = %name, "lane is gone");
@@ -286,6 +287,7 @@ impl Broker {
             let refused: Vec<_> =
                 refresh.refused.into_iter().map(|(name, error)| (name, error.to_string())).collect();
             for (name, error) in refused.iter().filter(|lane| !self.refused.contains(lane)) {
+                self.rounds.counters.refused.add(1);
                 tracing::warn!(lane = %name, %error, "lane cannot be read");
             }
             self.refused = refused;

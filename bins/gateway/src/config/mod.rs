@@ -34,6 +34,7 @@ pub struct Config {
     pub limits: Limits,
     pub session: Session,
     pub log: Log,
+    pub admin: Admin,
 }
 
 /// `[bus]`: what is read.
@@ -118,6 +119,18 @@ pub enum Sync {
     Interval,
     /// Before any notification goes out.
     Every,
+}
+
+/// `[admin]`: what operators and their tools look at. Nobody is asked for a token there, and nothing can be changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Whether there is such a listener.
+    pub enabled: bool,
+    /// Where it listens; a port of 0 is a free one, which is printed at start.
+    pub address: SocketAddr,
+    /// Whether the address may be one that other machines reach.
+    pub beyond_loopback: bool,
 }
 
 /// `[token]`: whom the gateway believes.
@@ -217,6 +230,12 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { enabled: true, address: SocketAddr::from(([127, 0, 0, 1], 0)), beyond_loopback: false }
+    }
 }
 
 impl Default for Bus {

@@ -51,6 +51,11 @@ impl Config {
         );
         check(self.session.heartbeat_ms >= 100, "session.heartbeat_ms: must be at least 100");
         check(self.session.idle_ms >= 100, "session.idle_ms: must be at least 100");
+        check(
+            !self.admin.enabled || self.admin.beyond_loopback || self.admin.address.ip().is_loopback(),
+            "admin.address: must be a loopback address, since nobody is asked for a token there; with \
+             admin.beyond_loopback = true it may be another, on a network that only operators reach",
+        );
         check(self.listen.shards <= 256, "listen.shards: must be at most 256");
         check(
             !self.listen.name.is_empty() && self.listen.name.len() <= 64,

@@ -109,21 +109,27 @@ impl Drop for Bench {
 pub struct Gateway {
     child: Child,
     pub url: String,
+    /// Where the admin listener is: an address and a port.
+    pub admin: Option<String>,
 }
 
 impl Gateway {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut admin = None;
         let url = loop {
             let line = lines.next().expect("the gateway ended before it listened").unwrap();
+            if let Some(address) = line.strip_prefix("admin http://") {
+                admin = Some(address.to_owned());
+            }
             if let Some(url) = line.strip_prefix("listening ") {
                 break url.to_owned();
             }
         };
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
+        Self { child, url, admin }
     }
 
     pub fn pid(&self) -> u32 {
