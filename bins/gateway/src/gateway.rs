@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::{Admin, AdminError, Watched};
 use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
+use crate::control::{self, Control, ControlError, Stop};
 use crate::doors::Doors;
 use crate::journal::{JournalConfig, SyncPolicy};
 use crate::protocol::Close;
+use crate::reload::Reloader;
 use crate::shard::counters::Counters;
 use crate::shard::limits::Limits;
 use crate::shard::{Connection, Desk, Settings, ShardHandle, ShardParts};
@@ -45,6 +48,8 @@ pub enum RunError {
     Accept(io::Error),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("{0}")]
     Stopped(broker::StopError),
     #[error("shard {0} has ended by itself")]
@@ -81,21 +86,21 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     bound().map_err(|error| RunError::Listen { address, error })
 }
 
-/// Runs a gateway on that socket until `shutdown` is there, and ends it in order. `started` is called once it serves.
+/// Runs a gateway on that socket until `shutdown` or an operator says when it shall end, and ends it in order. `started` is
+/// called once it serves.
 ///
 /// # Errors
 /// It could not start, something of it failed, or it did not end in time.
 pub async fn run(
-    config: &Config,
+    reloader: &Arc<Reloader>,
     doors: &Arc<Doors>,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Stop>,
     started: impl FnOnce(),
 ) -> Result<(), RunError> {
-    let limits = Limits::new(&crate::config::Limits {
-        sessions_total: descriptors_for(config),
-        ..config.limits.clone()
-    });
+    let mut configs = reloader.in_effect();
+    let config = &*Arc::clone(&configs.borrow_and_update());
+    let limits = Limits::new(&limits_of(config));
     let settings = Arc::new(Settings::from(config));
     let desks: Vec<Arc<Desk>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
     let signals = desks.iter().map(|desk| Arc::clone(desk) as Arc<dyn ShardSignal>).collect();
@@ -116,12 +121,25 @@ pub async fn run(
     let watched = Watched::new(config, broker.counters(), counters);
     // To the very end: draining is to be seen too.
     let _admin = Admin::start(&config.admin, Arc::clone(&watched))?;
+    let (stops, mut stopped) = mpsc::channel(1);
+    let control = control::Parts {
+        watched: Arc::clone(&watched),
+        shards: shards.iter().map(|shard| shard.orders().clone()).collect(),
+        doors: Arc::clone(doors),
+        reloader: Arc::clone(reloader),
+        stops,
+    };
+    // Kept to the very end too: whoever asked for the drain sees by it when it is over.
+    let _control = Control::start(&config.control, control)?;
     started();
 
+    let mut stop_by = Stop::default();
     let outcome = tokio::select! {
         outcome = accept(listener, doors, &shards, &limits) => outcome,
         outcome = health(&broker, &shards) => outcome,
-        () = shutdown => Ok(()),
+        () = follow(&mut configs, &shards, &limits) => Ok(()),
+        stop = shutdown => { stop_by = stop; Ok(()) }
+        Some(stop) = stopped.recv() => { stop_by = stop; Ok(()) }
     };
     if let Err(error) = &outcome {
         tracing::error!(%error, "stopping");
@@ -130,8 +148,22 @@ pub async fn run(
     }
     watched.set_draining();
     // The listener is closed by now.
-    let ended = stop(broker, shards, config.drain_deadline()).await;
+    let within = stop_by.within.unwrap_or_else(|| configs.borrow().drain_deadline());
+    let ended = stop(broker, shards, within).await;
     outcome.and(ended)
+}
+
+/// Hands on what changes of the configuration. Ends only if nobody is left who could change it.
+async fn follow(configs: &mut watch::Receiver<Arc<Config>>, shards: &[ShardHandle], limits: &Limits) {
+    while configs.changed().await.is_ok() {
+        let config = Arc::clone(&configs.borrow_and_update());
+        limits.change(&limits_of(&config));
+        let settings = Arc::new(Settings::from(&*config));
+        for shard in shards {
+            // Of a shard that has ended, `health` tells.
+            let _ = shard.orders().settings(Arc::clone(&settings)).await;
+        }
+    }
 }
 
 /// Accepts connections and deals them out. Never returns but with an error.
@@ -200,7 +232,7 @@ async fn stop(broker: BrokerRunning, shards: Vec<ShardHandle>, time: Duration) -
     // Half of the time is for the lanes, the rest for the clients.
     let stopped = broker.stop(time / 2).map_err(RunError::Stopped);
     for shard in &shards {
-        shard.drain();
+        shard.drain(deadline);
     }
     while Instant::now() < deadline && !shards.iter().all(ShardHandle::has_ended) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -268,6 +300,11 @@ fn broker_config(config: &Config) -> BrokerConfig {
         spin: if config.bus.busy_poll { Duration::MAX } else { Duration::from_micros(config.bus.spin_us) },
         core: usize::try_from(config.bus.core).ok(),
     }
+}
+
+/// The configured ones, but for no more sessions than there is room for.
+fn limits_of(config: &Config) -> crate::config::Limits {
+    crate::config::Limits { sessions_total: descriptors_for(config), ..config.limits.clone() }
 }
 
 /// Makes room for as many sessions as are configured, each of which is a file descriptor (the soft limit is often 1024 for

@@ -2,19 +2,17 @@
 //!
 //! Standard output carries lines for programs (`listening ws://…`), standard error words for people.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bellwire_gateway::admin::RecentErrors;
-use bellwire_gateway::config::{Config, ConfigError, Development, LogFormat, LogLevel};
+use bellwire_gateway::config::{Config, ConfigError, Development};
+use bellwire_gateway::control::Stop;
 use bellwire_gateway::doors::{Doors, Keeper};
-use bellwire_gateway::gateway;
+use bellwire_gateway::reload::{Load, Reloader};
+use bellwire_gateway::{gateway, log};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Reads the lanes of a bus, numbers each user's notifications, and pushes them to WebSocket sessions.
 ///
@@ -41,7 +39,7 @@ const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut config = match load(&arguments) {
+    let mut config = match load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return complain(&error, MISCONFIGURED),
     };
@@ -60,7 +58,7 @@ fn main() -> ExitCode {
         println!("the configuration is sound");
         return ExitCode::SUCCESS;
     }
-    start_logging(&config);
+    let level = log::start(&config.log);
     // A segment that somebody truncates, and a disk that fails, are to be the end of that segment and not ours.
     if let Err(error) = bellwire::guard_mappings() {
         return complain(&format!("cannot handle SIGBUS: {error}"), FAILED);
@@ -69,22 +67,23 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start an event loop: {error}"), FAILED),
     };
-    match runtime.block_on(serve(&arguments, &config, development.as_ref())) {
+    match runtime.block_on(serve(arguments, &config, development.as_ref(), level)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, FAILED),
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
+fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Config::load(arguments.config.as_deref(), environment)
+    Config::load(file, environment)
 }
 
 async fn serve(
-    arguments: &Arguments,
+    arguments: Arguments,
     config: &Config,
     development: Option<&Development>,
+    level: log::Level,
 ) -> Result<(), Box<dyn std::error::Error>> {
     // Before anything else starts: a signal that comes early must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -94,42 +93,34 @@ async fn serve(
             _ = terminate.recv() => tracing::info!("SIGTERM"),
             _ = interrupt.recv() => tracing::info!("SIGINT"),
         }
+        Stop::default()
     };
     let mut hangup = signal(SignalKind::hangup())?;
     let doors = Doors::open(config)?;
     let keeper = Keeper::start(Arc::clone(&doors), config)?;
+    // What `--dev` made stands in no file: there, only the files that are named are read again.
+    let made = arguments.dev.then(|| config.clone());
+    let load: Load = Box::new(move || made.clone().map_or_else(|| load(arguments.config.as_deref()), Ok));
+    let reloader = Arc::new(Reloader::new(config, load, keeper, level));
     let reloads = async {
         while hangup.recv().await.is_some() {
-            // What `--dev` made stands in no file: there, only the files that are named are read again.
-            reload(&keeper, if arguments.dev { Ok(config.clone()) } else { load(arguments) });
+            tracing::info!("SIGHUP");
+            let reloader = Arc::clone(&reloader);
+            // It reads files; how it went, it says in the log.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
         }
         std::future::pending::<()>().await;
     };
     let listener = gateway::listen(config.listen.address)?;
     let address = listener.local_addr()?;
-    let running = gateway::run(config, &doors, listener, shutdown, || announce(address, config, development));
+    let running =
+        gateway::run(&reloader, &doors, listener, shutdown, || announce(address, config, development));
     tokio::select! {
         ended = running => ended?,
         () = reloads => {}
     }
     tracing::info!("ended in order");
     Ok(())
-}
-
-/// SIGHUP: takes over a configuration if all of it is sound, and nothing of it otherwise.
-fn reload(keeper: &Keeper, loaded: Result<Config, ConfigError>) {
-    tracing::info!("SIGHUP");
-    match loaded {
-        Err(error) => tracing::error!(%error, "reload: the configuration cannot be read; nothing changes"),
-        Ok(config) => match config.problems().as_slice() {
-            [] => keeper.reload(config),
-            problems => {
-                for problem in problems {
-                    tracing::error!("reload: {problem}; nothing changes");
-                }
-            }
-        },
-    }
 }
 
 /// Tells programs and people where the gateway is.
@@ -153,25 +144,6 @@ fn announce(address: std::net::SocketAddr, config: &Config, development: Option<
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     tracing::info!(%address, shards = config.shard_count(), bus = config.bus.name, "listening");
-}
-
-fn start_logging(config: &Config) {
-    let level = match config.log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let logs =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    match config.log.format {
-        LogFormat::Text => {
-            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            logs.with_ansi(is_terminal).finish().with(RecentErrors).init();
-        }
-        LogFormat::Json => logs.json().finish().with(RecentErrors).init(),
-    }
 }
 
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {

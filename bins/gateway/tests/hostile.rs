@@ -555,8 +555,14 @@ fn unguarded_gateway() {
     let address = listener.local_addr().unwrap();
     drop(entered);
     let doors = bellwire_gateway::doors::Doors::open(&config).unwrap();
+    let keeper = bellwire_gateway::doors::Keeper::start(Arc::clone(&doors), &config).unwrap();
+    let load = Box::new({
+        let config = config.clone();
+        move || Ok(config.clone())
+    });
+    let level = bellwire_gateway::log::Level::fixed();
+    let reloader = Arc::new(bellwire_gateway::reload::Reloader::new(&config, load, keeper, level));
     let started = || println!("\nlistening ws://{address}");
-    runtime
-        .block_on(bellwire_gateway::gateway::run(&config, &doors, listener, std::future::pending(), started))
-        .unwrap();
+    let pending = std::future::pending();
+    runtime.block_on(bellwire_gateway::gateway::run(&reloader, &doors, listener, pending, started)).unwrap();
 }

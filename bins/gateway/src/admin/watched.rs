@@ -62,7 +62,7 @@ impl Watched {
         self.is_draining.store(true, Ordering::Relaxed); // a hint for load balancers; nothing else hangs on it
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed) // as above
     }
 
@@ -89,6 +89,16 @@ impl Watched {
     /// Bytes between the oldest entry that is kept and the published end.
     pub(super) fn journal_retained(&self) -> u64 {
         self.broker.journal_end.get().saturating_sub(self.broker.journal_start.get())
+    }
+
+    /// Health, the process, and the sums over everything.
+    pub(crate) fn overview(&self) -> serde_json::Value {
+        super::api::overview(self)
+    }
+
+    /// Sessions now.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.sum(|shard| &shard.sessions)
     }
 
     /// The sum of a count over all shards.

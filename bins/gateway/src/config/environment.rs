@@ -12,6 +12,8 @@ const PREFIX: &str = "BELLWIRE_";
 /// Keys without a default do not show up in a written configuration; all of them are texts.
 const WITHOUT_DEFAULT: &[(&str, &str)] = &[
     ("bus", "group"),
+    ("control", "socket"),
+    ("control", "group"),
     ("listen", "tls_cert"),
     ("listen", "tls_key"),
     ("token", "key"),

@@ -35,6 +35,7 @@ pub struct Config {
     pub session: Session,
     pub log: Log,
     pub admin: Admin,
+    pub control: Control,
 }
 
 /// `[bus]`: what is read.
@@ -131,6 +132,17 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Whether the address may be one that other machines reach.
     pub beyond_loopback: bool,
+}
+
+/// `[control]`: where operators change something.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// The Unix socket for `bellwirectl`'s `status`, `sessions`, `kick`, `revoke`, `log-level`, `reload` and `drain`. Without
+    /// one there is none; signals and the revocation file remain.
+    pub socket: Option<PathBuf>,
+    /// The group whose members may use it. Root and the gateway's own user always may.
+    pub group: Option<String>,
 }
 
 /// `[token]`: whom the gateway believes.

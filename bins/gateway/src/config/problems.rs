@@ -75,7 +75,17 @@ impl Config {
             problems.push(error.to_string());
         }
         problems.extend(self.journal_dir_problem());
+        problems.extend(self.control_problem());
         problems
+    }
+
+    fn control_problem(&self) -> Option<String> {
+        let group = self.control.group.as_deref()?;
+        match nix::unistd::Group::from_name(group) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(format!("control.group: there is no group {group:?} on this machine")),
+            Err(error) => Some(format!("control.group: cannot look up {group:?}: {}", error.desc())),
+        }
     }
 
     /// The directory is made by the gateway; what exists of its path must let that happen.

@@ -25,8 +25,11 @@ const WAITING_MAX: usize = 4;
 /// Keeps doors as their files say, until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
-    configs: SyncSender<Box<Config>>,
+    configs: SyncSender<Change>,
 }
+
+/// A configuration to take over, and where to say whether all of its files could be used.
+type Change = (Box<Config>, SyncSender<bool>);
 
 impl Keeper {
     /// Starts the thread. `config` is what the doors were opened with.
@@ -40,11 +43,11 @@ impl Keeper {
         Ok(Self { configs })
     }
 
-    /// Takes over what can change while the gateway runs, and says in the log what cannot. All files are read anew.
-    pub fn reload(&self, config: Config) {
-        if self.configs.try_send(Box::new(config)).is_err() {
-            tracing::warn!("reload: too many at once; this one is left out");
-        }
+    /// Takes over what the configuration says of doors; all files are read anew. Waits for that. Whether every file could be
+    /// used; what could not is in the log, and what was there before stays.
+    pub fn reload(&self, config: Config) -> bool {
+        let (reply, answer) = sync_channel(1);
+        self.configs.send((Box::new(config), reply)).is_ok() && answer.recv().unwrap_or(false)
     }
 }
 
@@ -64,11 +67,14 @@ enum Part {
 }
 
 impl Keeping {
-    fn run(mut self, configs: &Receiver<Box<Config>>) {
+    fn run(mut self, configs: &Receiver<Change>) {
         let mut looks = 0;
         loop {
             match configs.recv_timeout(LOOK_EVERY) {
-                Ok(config) => self.take_over(&config),
+                Ok((config, reply)) => {
+                    let complete = self.take_over(*config);
+                    let _ = reply.send(complete);
+                }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -90,17 +96,11 @@ impl Keeping {
         }
     }
 
-    fn take_over(&mut self, new: &Config) {
-        let (config, at_restart) = self.config.with_live_keys_of(new);
-        for key in &at_restart {
-            tracing::warn!(%key, "reload: changed, and takes effect at the next start");
-        }
+    fn take_over(&mut self, config: Config) -> bool {
         self.config = config;
         self.watched = Watched::all(&self.config);
         self.doors.reload_policy(&self.config);
-        let read = [Part::Keys, Part::Revocations, Part::Certificate].map(|part| self.read(part));
-        let complete = read == [true; 3];
-        tracing::info!(complete, at_restart = at_restart.len(), "reloaded");
+        [Part::Keys, Part::Revocations, Part::Certificate].map(|part| self.read(part)) == [true; 3]
     }
 
     /// Whether it could be used.

@@ -22,13 +22,14 @@ pub enum Close {
     AuthFailed = 4502,
     TokenExpired = 4503,
     TokenRevoked = 4504,
+    Kicked = 4505,
     SessionLimit = 4506,
     UserMismatch = 4507,
 }
 
 impl Close {
     /// Every code that this gateway sends.
-    pub const ALL: [Close; 18] = [
+    pub const ALL: [Close; 19] = [
         Self::Normal,
         Self::ProtocolError,
         Self::Unsupported,
@@ -45,6 +46,7 @@ impl Close {
         Self::AuthFailed,
         Self::TokenExpired,
         Self::TokenRevoked,
+        Self::Kicked,
         Self::SessionLimit,
         Self::UserMismatch,
     ];
@@ -72,6 +74,7 @@ impl Close {
             Self::AuthFailed => "auth_failed",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
+            Self::Kicked => "kicked",
             Self::SessionLimit => "session_limit",
             Self::UserMismatch => "user_mismatch",
         }

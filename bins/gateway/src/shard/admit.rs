@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::backlog::Backlog;
+use super::orders::Conn;
 use super::session::{Allowance, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
 use super::table::Handle;
 use super::users::Tracked;
@@ -50,7 +51,7 @@ impl Shard {
     pub(super) fn take_connections(&mut self) -> bool {
         // Relaxed throughout: a number of this thread.
         while self.inbox.handshakes.load(Ordering::Relaxed) < HANDSHAKES_MAX {
-            let Ok(Connection { stream, peer, mut place }) = self.connections.try_recv() else {
+            let Ok(Connection { stream, peer, mut place }) = self.asked.connections.try_recv() else {
                 return false;
             };
             let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
@@ -102,6 +103,8 @@ impl Shard {
     fn open(&mut self, Arrived { accepted, permit }: Arrived) {
         let now = self.now_ms();
         let Accepted { transport, answer, flavour, identity } = accepted;
+        self.opened += 1;
+        let number = self.opened;
         let handle = self.sessions.insert(&self.ready, |_, waker| Session {
             transport,
             waker,
@@ -120,6 +123,8 @@ impl Shard {
             out: None,
             input: None,
             work: None,
+            number,
+            opened_s: u32::try_from(now / 1000).unwrap_or(u32::MAX),
             last_heard: now,
             next_ping: now + self.settings.ping_after_ms,
             next_heartbeat: u64::MAX,
@@ -130,12 +135,11 @@ impl Shard {
             user_permit: None,
             _address_permit: permit,
         });
-        self.opened += 1;
         self.counters.opened.add(1);
         self.counters.sessions.set(self.sessions.len() as u64);
         self.say(handle, |out, _| out.raw(&answer));
         if flavour == Flavour::V1 {
-            let conn = format!("c-{:x}-{:x}", self.index, self.opened);
+            let conn = Conn { shard: self.index, number }.to_string();
             let settings = std::sync::Arc::clone(&self.settings);
             self.say_text(handle, |out| {
                 Frame::Hello {
@@ -201,7 +205,7 @@ impl Shard {
             }
         } else {
             let Some(permit) = self.limits.enter_user(&identity.user_id) else {
-                let limit = self.settings.sessions_per_user;
+                let limit = self.limits.per_user_max();
                 self.refuse(handle, id, &Refusal::SessionLimit { limit });
                 return self.close(handle, Close::SessionLimit);
             };

@@ -1,5 +1,7 @@
 //! How sessions end.
 
+use std::time::Duration;
+
 use super::Shard;
 use super::session::State;
 use super::table::Handle;
@@ -7,6 +9,10 @@ use crate::protocol::{Close, outbound};
 
 /// How long a client may take to read the rest and to answer the close frame, in milliseconds.
 const LINGER_MS: u64 = 5_000;
+
+/// So long before its time is over a shard ends with sessions that have not, in milliseconds: those who wait for it are to see
+/// an end in order.
+const LAST_MS: u64 = 100;
 
 /// Clients are sent away at once and should not come back at once: each is given a time of its own up to this, in
 /// milliseconds.
@@ -61,8 +67,9 @@ impl Shard {
     }
 
     /// The shard ends: every session gets what the journal has for it, a good-bye and a close.
-    pub(super) fn say_good_bye(&mut self) {
-        self.ends_at = Some(self.now_ms() + self.settings.drain_ms.min(LINGER_MS));
+    pub(super) fn say_good_bye(&mut self, time: Duration) {
+        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.ends_at = Some(self.now_ms() + LINGER_MS.min(time_ms.saturating_sub(LAST_MS)));
         let handles: Vec<Handle> = self.sessions.iter_mut().map(|(handle, _)| handle).collect();
         let count = handles.len() as u64;
         for (index, handle) in handles.into_iter().enumerate() {

@@ -12,9 +12,10 @@ use crate::socket::handshake::Admission;
 
 #[derive(Debug)]
 pub struct Limits {
-    total_max: u32,
-    per_address_max: u32,
-    per_user_max: u32,
+    // Relaxed throughout: numbers on their own, which a reload may change.
+    total_max: AtomicU32,
+    per_address_max: AtomicU32,
+    per_user_max: AtomicU32,
     total: AtomicU32,
     // Keyed by a seeded hash, so an entry is 12 bytes; two keys that share a 64-bit hash would share a limit.
     // Bounded by the sessions in all.
@@ -41,14 +42,26 @@ pub struct UserPermit {
 impl Limits {
     pub fn new(config: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
-            total_max: config.sessions_total,
-            per_address_max: config.sessions_per_address,
-            per_user_max: config.sessions_per_user,
+            total_max: config.sessions_total.into(),
+            per_address_max: config.sessions_per_address.into(),
+            per_user_max: config.sessions_per_user.into(),
             total: AtomicU32::new(0),
             addresses: Mutex::default(),
             users: Mutex::default(),
             seed: RandomState::new(),
         })
+    }
+
+    /// Other bounds, for those who come from now on; nobody who is inside has to go.
+    pub fn change(&self, config: &config::Limits) {
+        self.total_max.store(config.sessions_total, Ordering::Relaxed);
+        self.per_address_max.store(config.sessions_per_address, Ordering::Relaxed);
+        self.per_user_max.store(config.sessions_per_user, Ordering::Relaxed);
+    }
+
+    /// The sessions that one user may have.
+    pub fn per_user_max(&self) -> u32 {
+        self.per_user_max.load(Ordering::Relaxed)
     }
 
     /// Sessions and handshakes now.
@@ -63,7 +76,7 @@ impl Limits {
     /// The reason, to be told to the client.
     pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<AddressPermit, Admission> {
         // Relaxed: the count is all that is shared. A refused attempt takes its own count back.
-        if self.total.fetch_add(1, Ordering::Relaxed) >= self.total_max {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= self.total_max.load(Ordering::Relaxed) {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Admission::Full);
         }
@@ -75,7 +88,7 @@ impl Limits {
     /// A place for a session of that user; `None` if he has as many as allowed.
     pub fn enter_user(self: &Arc<Self>, user_id: &str) -> Option<UserPermit> {
         let user = self.seed.hash_one(user_id);
-        take(&self.users, user, self.per_user_max).then(|| UserPermit { limits: Arc::clone(self), user })
+        take(&self.users, user, self.per_user_max()).then(|| UserPermit { limits: Arc::clone(self), user })
     }
 }
 
@@ -86,9 +99,10 @@ impl AddressPermit {
     /// The address has as many as allowed.
     pub fn count_address(&mut self, address: IpAddr) -> Result<(), Admission> {
         let limits = &self.limits;
-        if limits.per_address_max > 0 && self.address.is_none() {
+        let max = limits.per_address_max.load(Ordering::Relaxed);
+        if max > 0 && self.address.is_none() {
             let key = limits.seed.hash_one(network(address));
-            if !take(&limits.addresses, key, limits.per_address_max) {
+            if !take(&limits.addresses, key, max) {
                 return Err(Admission::TooManyOfAddress);
             }
             self.address = Some(key);

@@ -30,6 +30,7 @@ mod desk;
 mod flush;
 mod input;
 pub mod limits;
+mod orders;
 mod render;
 mod replay;
 mod requests;
@@ -44,8 +45,8 @@ mod write;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -61,11 +62,13 @@ use bell::{Bell, ReadyList};
 use counters::Counters;
 use flush::FlushQueue;
 use limits::{AddressPermit, Limits};
+use orders::Order;
 use render::Renderer;
 use table::{Handle, Table};
 use users::{Tracked, Users};
 
 pub use desk::Desk;
+pub use orders::{Conn, Orders, Page, Place, Seen, ShardGone};
 pub use settings::Settings;
 
 /// Connections that wait for a shard. At the bound the acceptor waits, and the kernel's backlog grows.
@@ -88,9 +91,10 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct ShardHandle {
     connections: mpsc::Sender<Connection>,
+    orders: Orders,
     desk: Arc<Desk>,
     counters: Arc<Counters>,
-    draining: Arc<AtomicBool>,
+    drain_by: Arc<OnceLock<Instant>>,
     thread: JoinHandle<()>,
 }
 
@@ -112,16 +116,26 @@ impl ShardHandle {
     pub fn start(index: usize, desk: Arc<Desk>, parts: ShardParts) -> std::io::Result<Self> {
         let (connections, receiver) = mpsc::channel(CONNECTIONS_MAX);
         let counters = Arc::new(Counters::default());
-        let draining = Arc::new(AtomicBool::new(false));
+        let (orders, ordered) = Orders::new(Arc::clone(&desk));
+        let drain_by = Arc::new(OnceLock::new());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn({
-            let (desk, counters, draining) =
-                (Arc::clone(&desk), Arc::clone(&counters), Arc::clone(&draining));
+            let (desk, counters, drain_by) =
+                (Arc::clone(&desk), Arc::clone(&counters), Arc::clone(&drain_by));
             move || {
                 let local = tokio::task::LocalSet::new();
                 let running = async move {
                     let bell = Arc::clone(desk.bell());
-                    match Shard::new(index, bell, parts, receiver, counters, draining).await {
+                    match Shard::new(
+                        index,
+                        bell,
+                        parts,
+                        Asked { connections: receiver, orders: ordered },
+                        counters,
+                        drain_by,
+                    )
+                    .await
+                    {
                         // tokio's budget would make a loop over thousands of ready sockets pause at every 128th.
                         Ok(shard) => tokio::task::unconstrained(run(Box::new(shard), &desk)).await,
                         Err(BrokerGone) => {
@@ -132,7 +146,7 @@ impl ShardHandle {
                 local.block_on(&runtime, running);
             }
         })?;
-        Ok(Self { connections, desk, counters, draining, thread })
+        Ok(Self { connections, orders, desk, counters, drain_by, thread })
     }
 
     /// Hands a connection over; waits while the shard has as many before it as it takes. `false`: the shard has ended.
@@ -146,9 +160,15 @@ impl ShardHandle {
         &self.counters
     }
 
-    /// Tells it to write what the journal has, to say good-bye to every session and to end.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release); // pairs with the Acquire in `turn`
+    /// Where the shard is told what is wanted of it.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Tells it to write what the journal has, to say good-bye to every session and to end, all of it by then. The first
+    /// time counts.
+    pub fn drain(&self, by: Instant) {
+        let _ = self.drain_by.set(by);
         self.desk.bell().ring();
     }
 
@@ -184,7 +204,7 @@ struct Shard {
     /// Sessions with a replay or a snapshot to go on with. Each at most once.
     working: VecDeque<Handle>,
 
-    connections: mpsc::Receiver<Connection>,
+    asked: Asked,
     inbox: Arc<Inbox>,
     /// Answers that are as of a later place in the journal than `tail`. At most one a session.
     early: VecDeque<Answer>,
@@ -197,14 +217,21 @@ struct Shard {
     buffer: Vec<u8>,
 
     started: Instant,
-    draining: Arc<AtomicBool>,
-    /// When the good-byes are said even if there is still something to write, in milliseconds.
-    drains_until: Option<u64>,
+    /// Set when the end has begun: when it shall be over.
+    drain_by: Arc<OnceLock<Instant>>,
+    /// When the good-byes are said even if there is still something to write.
+    patience: Option<Instant>,
     /// Set when the good-byes were said: what is left then has until here, in milliseconds.
     ends_at: Option<u64>,
     clockwork: clockwork::Clockwork,
     sweep: sweep::Sweep,
     opened: u64,
+}
+
+/// What comes from the rest of the gateway.
+struct Asked {
+    connections: mpsc::Receiver<Connection>,
+    orders: mpsc::Receiver<Order>,
 }
 
 /// What tasks of this thread have finished. Nobody ever waits for these locks: the tasks run on the shard's thread.
@@ -232,9 +259,9 @@ impl Shard {
         index: usize,
         bell: Arc<Bell>,
         parts: ShardParts,
-        connections: mpsc::Receiver<Connection>,
+        asked: Asked,
         counters: Arc<Counters>,
-        draining: Arc<AtomicBool>,
+        drain_by: Arc<OnceLock<Instant>>,
     ) -> Result<Self, BrokerGone> {
         let ShardParts { settings, doors, limits, journal, queries } = parts;
         let state = queries.stream(bellwire::EVERYBODY).await?;
@@ -257,7 +284,7 @@ impl Shard {
             flush: FlushQueue::default(),
             lagging: Vec::new(),
             working: VecDeque::new(),
-            connections,
+            asked,
             inbox: Arc::default(),
             early: VecDeque::new(),
             ready,
@@ -267,8 +294,8 @@ impl Shard {
             renderer: Renderer::default(),
             buffer,
             started: Instant::now(),
-            draining,
-            drains_until: None,
+            drain_by,
+            patience: None,
             ends_at: None,
             opened: 0,
         })
@@ -278,6 +305,7 @@ impl Shard {
     fn turn(&mut self) -> bool {
         let mut busy = self.write_what_is_due();
         busy |= self.take_connections();
+        busy |= self.take_orders();
         busy |= self.take_arrived();
         busy |= self.look_at_sockets();
         busy |= self.take_answers();
@@ -286,12 +314,13 @@ impl Shard {
         busy |= self.look_for_revoked();
         // Any of these may have made work for one of the others.
         busy |= self.has_more_to_do();
-        // Pairs with the Release in `drain`.
-        if self.ends_at.is_none() && self.draining.load(Ordering::Acquire) {
-            let patience = self.now_ms() + self.settings.drain_ms / 2;
-            let patience = *self.drains_until.get_or_insert(patience);
-            if !busy || self.now_ms() >= patience {
-                self.say_good_bye();
+        if self.ends_at.is_none()
+            && let Some(&by) = self.drain_by.get()
+        {
+            let now = Instant::now();
+            let patience = *self.patience.get_or_insert(now + by.saturating_duration_since(now) / 2);
+            if !busy || now >= patience {
+                self.say_good_bye(by.saturating_duration_since(now));
             }
         }
         busy

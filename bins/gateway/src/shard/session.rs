@@ -43,6 +43,10 @@ pub(super) struct Session {
     pub(super) input: Option<Box<Input>>,
     /// What goes on over several turns.
     pub(super) work: Option<Box<Work>>,
+    /// Counts the shard's sessions.
+    pub(super) number: u64,
+    /// In seconds since the shard's start.
+    pub(super) opened_s: u32,
     /// Times in milliseconds since the shard's start.
     pub(super) last_heard: u64,
     pub(super) next_ping: u64,

@@ -14,12 +14,10 @@ pub struct Settings {
     pub idle_ms: u64,
     /// A client that has been silent for so long is pinged.
     pub ping_after_ms: u64,
-    pub drain_ms: u64,
     pub frame_bytes_max: usize,
     pub frames_per_second: u32,
     pub frames_burst: u32,
     pub pending_max: usize,
-    pub sessions_per_user: u32,
     pub leeway_s: u64,
 }
 
@@ -34,12 +32,10 @@ impl From<&Config> for Settings {
             idle_ms: session.idle_ms,
             // Two pings can be lost before the time is over.
             ping_after_ms: session.idle_ms / 3,
-            drain_ms: session.drain_ms,
             frame_bytes_max: limits.frame_bytes_max,
             frames_per_second: limits.frames_per_second,
             frames_burst: limits.frames_burst,
             pending_max: limits.pending_max,
-            sessions_per_user: limits.sessions_per_user,
             leeway_s: config.token.leeway_s,
         }
     }

@@ -1,6 +1,7 @@
 //! Bytes in and out, never blocking.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use rustls::ServerConnection;
@@ -26,6 +27,15 @@ impl Transport {
     /// After TLS's own handshake.
     pub fn tls(stream: TcpStream, connection: ServerConnection) -> Self {
         Self { stream, encrypted: Some(Box::new(Encrypted::new(connection))) }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.encrypted.is_some()
+    }
+
+    /// The other end's address; `None` if the connection is gone.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
     }
 
     /// Reads what is there; 0 bytes: the client has closed its side.
