@@ -1,6 +1,7 @@
 //! The verbs: one file each, with what only that verb needs beneath it.
 
 mod bench;
+mod control;
 mod inspect;
 mod listen;
 mod ls;
@@ -23,6 +24,13 @@ pub(crate) enum Verb {
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
     Bench(Box<bench::Bench>),
+    Status(control::status::Status),
+    Sessions(control::sessions::Sessions),
+    Kick(control::kick::Kick),
+    Revoke(control::revoke::Revoke),
+    LogLevel(control::log_level::LogLevel),
+    Reload(control::reload::Reload),
+    Drain(control::drain::Drain),
     #[command(hide = true)]
     BenchProducer(bench::producer::BenchProducer),
     /// Make a token, or say why one is refused
@@ -43,6 +51,13 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Listen(args) => listen::run(&cli.global, args),
         Verb::Bench(args) => bench::run(&cli.global, args),
         Verb::BenchProducer(args) => bench::producer::run(&cli.global, args),
+        Verb::Status(args) => control::status::run(&cli.global, args),
+        Verb::Sessions(args) => control::sessions::run(&cli.global, args),
+        Verb::Kick(args) => control::kick::run(&cli.global, args),
+        Verb::Revoke(args) => control::revoke::run(&cli.global, args),
+        Verb::LogLevel(args) => control::log_level::run(&cli.global, args),
+        Verb::Reload(args) => control::reload::run(&cli.global, args),
+        Verb::Drain(args) => control::drain::run(&cli.global, args),
         Verb::Token(token) => token::run(&cli.global, token),
     }
 }

@@ -52,6 +52,11 @@ impl Site {
         Self { bus, dir, address }
     }
 
+    /// Where its gateway's control socket is.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.join("control")
+    }
+
     pub(crate) fn start(&self) -> Gateway {
         let mut process = Command::new(binary())
             .arg("--dev")
@@ -61,6 +66,7 @@ impl Site {
             .env("BELLWIRE_JOURNAL_SEGMENT_BYTES", (4 << 20).to_string())
             .env("BELLWIRE_LISTEN_ADDRESS", &self.address)
             .env("BELLWIRE_TOKEN_KEY", SECRET)
+            .env("BELLWIRE_CONTROL_SOCKET", self.control())
             .env("TMPDIR", &self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
