@@ -73,12 +73,12 @@ async fn converse(stream: UnixStream, permitted: Permitted, operations: &Rc<Oper
         }
         let outcome = match Request::parse(&line) {
             Ok(request) => {
-                let change = request.change();
+                let change = request.changes().then(|| format!("{request:?}"));
                 let outcome = operations.carry_out(request).await;
                 if let Some(change) = change {
                     let (uid, pid) = (caller.uid.as_raw(), caller.pid);
                     let outcome = outcome.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                    tracing::info!(uid, pid, outcome, "control: {change}");
+                    tracing::info!(uid, pid, change, outcome, "control");
                 }
                 outcome
             }
