@@ -11,7 +11,7 @@ use bellwire::{
     RECORD_HEADER_LEN, RecordHeader, TradeExecuted,
 };
 use bellwire_gateway::broker::{BrokerConfig, start};
-use bellwire_gateway::journal::{Facts, Journal, JournalConfig, SyncPolicy};
+use bellwire_journal::{Facts, Journal, JournalConfig, SyncPolicy};
 
 const USERS: usize = 10_000;
 

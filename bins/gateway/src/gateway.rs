@@ -19,12 +19,12 @@ use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
 use crate::control::{self, Control, ControlError, Stop};
 use crate::doors::Doors;
-use crate::journal::{JournalConfig, SyncPolicy};
 use crate::protocol::Close;
 use crate::reload::Reloader;
 use crate::shard::counters::Counters;
 use crate::shard::limits::Limits;
 use crate::shard::{Connection, Desk, Settings, ShardHandle, ShardParts};
+use bellwire_journal::{JournalConfig, SyncPolicy};
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 4096;

@@ -11,7 +11,6 @@ pub mod control;
 pub mod counts;
 pub mod doors;
 pub mod gateway;
-pub mod journal;
 pub mod log;
 pub mod protocol;
 pub mod reload;

@@ -14,7 +14,7 @@ use bellwire::{
     ProducerOptions, PublishError,
 };
 use bellwire_gateway::broker::{BrokerConfig, BrokerRunning, ShardSignal, StopError, start};
-use bellwire_gateway::journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN, SyncPolicy};
+use bellwire_journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN, SyncPolicy};
 
 const BUS: &str = "BELLWIRE_TEST_BUS";
 const DIR: &str = "BELLWIRE_TEST_DIR";

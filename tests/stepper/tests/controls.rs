@@ -6,7 +6,7 @@
 mod common;
 
 use bellwire::{Priority, Producer, Reader};
-use bellwire_gateway::journal::{Facts, Journal};
+use bellwire_journal::{Facts, Journal};
 use bellwire_stepper::{Board, Pace, Scenario, Victim, Walk};
 use common::brokering::{self, check_once, config, journalled};
 use common::{Bus, LANE, PLAIN, contiguous, ensure, sized};

@@ -10,7 +10,7 @@ use bellwire::{LaneFault, RecordError, RecordHeader};
 use super::dedup::Dedup;
 use super::source::Unread;
 use super::streams::Streams;
-use crate::journal::{Facts, Journal, JournalError};
+use bellwire_journal::{Facts, Journal, JournalError};
 
 /// What became of a record.
 #[derive(Debug)]

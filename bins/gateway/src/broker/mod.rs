@@ -32,7 +32,7 @@ pub use dedup::{DEDUP_WINDOW_DEFAULT, DEDUP_WINDOW_MAX};
 pub use queries::{BrokerGone, Snapshot, StreamQueries, StreamState};
 pub use run::{BrokerRunning, start};
 
-use crate::journal::{JournalConfig, JournalError};
+use bellwire_journal::{JournalConfig, JournalError};
 
 /// Serves or wakes a shard that waits for the journal.
 pub trait ShardSignal: Send + Sync {

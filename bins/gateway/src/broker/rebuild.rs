@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 
 use super::dedup::Dedup;
 use super::streams::Streams;
-use crate::journal::Entry;
+use bellwire_journal::Entry;
 
 /// Highest lane sequence of each ring that the journal has, by lane key. Bounded by what the journal retains.
 pub(super) type Highest = HashMap<u64, [u64; 4]>;
@@ -94,7 +94,7 @@ mod tests {
     use bellwire::Priority;
 
     use super::*;
-    use crate::journal::testing::order_record;
+    use bellwire_journal::testing::order_record;
 
     #[test]
     fn the_highest_sequence_is_known_of_each_ring_of_each_lane_also_without_a_window() {

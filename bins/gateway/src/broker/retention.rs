@@ -2,7 +2,7 @@
 //! lose, and no round waits for the whole walk.
 
 use super::intake::Intake;
-use crate::journal::JournalReader;
+use bellwire_journal::JournalReader;
 
 /// Entries that are walked between two rounds: about 20 µs of work.
 const STEP: usize = 256;

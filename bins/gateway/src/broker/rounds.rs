@@ -16,7 +16,7 @@ use super::counters::{BrokerCounters, LaneCounters};
 use super::intake::{Intake, Taken};
 use super::order::{self, Scouts};
 use super::source::{Source, Unread};
-use crate::journal::JournalError;
+use bellwire_journal::JournalError;
 
 /// Most records of each priority in one round, over all lanes.
 const BUDGET: [usize; 4] = [usize::MAX, usize::MAX, 100, 50];

@@ -17,7 +17,7 @@ use super::retention::Retention;
 use super::rounds::{Lane, Rounds};
 use super::source::Bus;
 use super::{BrokerConfig, ShardSignal, StartError, StopError};
-use crate::journal::{Journal, JournalError, JournalReader};
+use bellwire_journal::{Journal, JournalError, JournalReader};
 
 /// How often lanes that came or went are looked for, and the longest sleep.
 const DISCOVERY: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use bellwire::{NotificationView, PayloadView};
 use hashbrown::HashMap;
 
-use crate::journal::Entry;
+use bellwire_journal::Entry;
 
 /// Promises that are remembered: several times as many as a gateway has sessions. At the bound the oldest is forgotten.
 const PROMISES_MAX: usize = 65_536;
@@ -307,7 +307,7 @@ mod tests {
     use bellwire::{Notification, Payload, Priority};
 
     use super::*;
-    use crate::journal::testing::{Record, account_update, order_record, position_update};
+    use bellwire_journal::testing::{Record, account_update, order_record, position_update};
 
     /// Sequence, back-link, epoch and slot of an entry.
     type Numbers = (u64, u64, u32, u32);

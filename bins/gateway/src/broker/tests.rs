@@ -17,8 +17,8 @@ use super::rounds::{Lane, Rounds};
 use super::source::{Source, Unread};
 use super::streams::Known;
 use super::{ShardSignal, order};
-use crate::journal::testing::{Record, account_update, config, order_accepted, position_update};
-use crate::journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN};
+use bellwire_journal::testing::{Record, account_update, config, order_accepted, position_update};
+use bellwire_journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN};
 
 /// Lanes made of lists. A position is an index.
 #[derive(Default)]

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::conflate::Newest;
 use super::render::{BYTES_MAX, RECORDS_MAX};
-use crate::journal::JournalReader;
 use crate::protocol::Stream;
+use bellwire_journal::JournalReader;
 
 /// Waiting notifications at which the first attempt is made to leave some out.
 const CONFLATE_AT: u32 = 200;
@@ -149,10 +149,10 @@ mod tests {
     use bellwire::{Notification, Payload};
 
     use super::*;
-    use crate::journal::testing::{
+    use bellwire_journal::testing::{
         Record, account_update, append, config, open, order_accepted, position_update,
     };
-    use crate::journal::{Facts, Journal};
+    use bellwire_journal::{Facts, Journal};
 
     #[test]
     fn an_offset_and_its_stream_fit_into_one_word() {

@@ -7,8 +7,8 @@ use std::collections::hash_map::Entry;
 use bellwire::{MessageType, NotificationView, PayloadView};
 
 use super::backlog::Pending;
-use crate::journal::JournalReader;
 use crate::protocol::Stream;
+use bellwire_journal::JournalReader;
 
 /// What an update replaces: the older one with the same key.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -54,11 +54,11 @@ use tokio::sync::mpsc;
 
 use crate::broker::{BrokerGone, StreamQueries};
 use crate::doors::Doors;
-use crate::journal::JournalReader;
 use crate::socket::Pool;
 use crate::socket::handshake::Admission;
 use admit::{Answer, Arrived};
 use bell::{Bell, ReadyList};
+use bellwire_journal::JournalReader;
 use counters::Counters;
 use flush::FlushQueue;
 use limits::{AddressPermit, Limits};

@@ -7,10 +7,10 @@ use bellwire::{NotificationView, json};
 
 use super::session::Session;
 use super::users::{User, Users};
-use crate::journal::{Entry, JournalReader};
 use crate::protocol::outbound::{Frame, Position, Why, notification};
 use crate::protocol::{Epoch, Stream};
 use crate::socket::{Out, Written};
+use bellwire_journal::{Entry, JournalReader};
 
 /// Most notifications that go into one write, or one batch.
 pub(super) const RECORDS_MAX: usize = 100;

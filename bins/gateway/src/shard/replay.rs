@@ -19,7 +19,7 @@ use bellwire::MessageType;
 
 use super::users::Tracked;
 use crate::auth::ChannelSet;
-use crate::journal::JournalReader;
+use bellwire_journal::JournalReader;
 
 /// Offsets that one page holds.
 const PAGE_LEN: usize = 4096;
@@ -164,8 +164,8 @@ mod tests {
     use bellwire::{Channel, Notification};
 
     use super::*;
-    use crate::journal::testing::{Record, account_update, append, config, open, order_accepted};
-    use crate::journal::{Facts, Journal};
+    use bellwire_journal::testing::{Record, account_update, append, config, open, order_accepted};
+    use bellwire_journal::{Facts, Journal};
 
     const EPOCH: u32 = 7;
     /// Stands in for a record that left the journal: no entry begins there.

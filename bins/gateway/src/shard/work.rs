@@ -10,10 +10,10 @@ use super::replay::{Replay, Step, Walk};
 use super::session::{PendingSnapshot, PendingSubscribe, Session, State};
 use super::table::Handle;
 use super::users::{Tracked, User};
-use crate::journal::JournalReader;
 use crate::protocol::outbound::{self, Batch, Frame, PerStream, Why};
 use crate::protocol::{Epoch, Stream};
 use crate::socket::Out;
+use bellwire_journal::JournalReader;
 
 /// Steps of all sessions before something else has its turn.
 const SLICE: usize = 32;

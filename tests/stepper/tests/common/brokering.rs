@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bellwire::inspect::CursorsStatus;
 use bellwire_gateway::broker::{BrokerConfig, start};
-use bellwire_gateway::journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN, SyncPolicy};
+use bellwire_journal::{Journal, JournalConfig, SEGMENT_BYTES_MIN, SyncPolicy};
 use bellwire_stepper::{Board, Victim};
 
 use super::{Bus, Script, ensure};

@@ -14,6 +14,8 @@
 //! The death of the process loses nothing that was appended: the bytes are in the kernel's page cache. What a power loss
 //! can lose is [`SyncPolicy`]. A full disk loses nothing either: [`Journal::room`] says so and the caller waits.
 
+#![deny(unsafe_code)]
+
 mod append;
 mod error;
 mod housekeeper;
@@ -21,8 +23,8 @@ mod layout;
 mod read;
 mod recover;
 mod segment;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -11,13 +11,13 @@ use super::{Facts, Journal, JournalConfig, JournalError, SyncPolicy};
 
 /// A record outside of any ring.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) header: RecordHeader,
-    pub(crate) archive: Vec<u8>,
+pub struct Record {
+    pub header: RecordHeader,
+    pub archive: Vec<u8>,
 }
 
 impl Record {
-    pub(crate) fn new(notification: &Notification<'_>, lane_sequence: u64) -> Self {
+    pub fn new(notification: &Notification<'_>, lane_sequence: u64) -> Self {
         let bytes = bellwire::to_record(notification, lane_sequence, 1, 1_728_123_456_000_000_000).unwrap();
         let header = RecordHeader::from_bytes(bytes.first_chunk().unwrap());
         let archive = bytes[RECORD_HEADER_LEN..][..header.archive_len as usize].to_vec();
@@ -25,7 +25,7 @@ impl Record {
     }
 }
 
-pub(crate) fn order_accepted(order_id: &str) -> Payload<'_> {
+pub fn order_accepted(order_id: &str) -> Payload<'_> {
     Payload::OrderAccepted(OrderAccepted {
         order_id,
         exchange_order_id: "X-1",
@@ -40,7 +40,7 @@ pub(crate) fn order_accepted(order_id: &str) -> Payload<'_> {
     })
 }
 
-pub(crate) fn account_update(user_id: &str) -> Payload<'_> {
+pub fn account_update(user_id: &str) -> Payload<'_> {
     Payload::AccountUpdate(AccountUpdate {
         user_id,
         balance: 1.0,
@@ -54,7 +54,7 @@ pub(crate) fn account_update(user_id: &str) -> Payload<'_> {
     })
 }
 
-pub(crate) fn position_update<'a>(user_id: &'a str, instrument_id: &'a str) -> Payload<'a> {
+pub fn position_update<'a>(user_id: &'a str, instrument_id: &'a str) -> Payload<'a> {
     Payload::PositionUpdate(PositionUpdate {
         user_id,
         instrument_id,
@@ -69,12 +69,12 @@ pub(crate) fn position_update<'a>(user_id: &'a str, instrument_id: &'a str) -> P
 }
 
 /// An acceptance of an order for that user, with that priority.
-pub(crate) fn order_record(user_id: &str, order_id: &str, priority: Priority, lane_sequence: u64) -> Record {
+pub fn order_record(user_id: &str, order_id: &str, priority: Priority, lane_sequence: u64) -> Record {
     let notification = Notification::new(user_id, "MatchingEngine", order_accepted(order_id));
     Record::new(&notification.with_priority(priority), lane_sequence)
 }
 
-pub(crate) fn config(dir: &Path) -> JournalConfig {
+pub fn config(dir: &Path) -> JournalConfig {
     JournalConfig {
         dir: dir.join("journal"),
         segment_bytes: super::SEGMENT_BYTES_MIN,
@@ -85,12 +85,12 @@ pub(crate) fn config(dir: &Path) -> JournalConfig {
 }
 
 /// Opens a journal whose entries are of no interest.
-pub(crate) fn open(config: JournalConfig) -> Result<Journal, JournalError> {
+pub fn open(config: JournalConfig) -> Result<Journal, JournalError> {
     Ok(Journal::open(config, 1, &mut |_, _| Ok(()))?.0)
 }
 
 /// Appends without publishing.
-pub(crate) fn append(journal: &mut Journal, record: &Record, facts: &Facts) -> u64 {
+pub fn append(journal: &mut Journal, record: &Record, facts: &Facts) -> u64 {
     journal.room(record.archive.len(), facts.journalled_at).unwrap().archive.copy_from_slice(&record.archive);
     journal.append(&record.header, facts)
 }
