@@ -29,6 +29,9 @@ pub enum JournalError {
     /// A file of the right name is not a segment of this journal.
     #[error("{path}: {source}", path = .path.display())]
     Header { path: PathBuf, source: HeaderError },
+    /// There is no segment in the directory.
+    #[error("{path}: no journal is there: no file ends in .journal", path = .path.display())]
+    NoJournal { path: PathBuf },
     /// The header's numbers contradict the file or its neighbours.
     #[error("{path}: {what} is {found:#x}, expected {expected:#x}", path = .path.display())]
     Mismatch { path: PathBuf, what: &'static str, found: u64, expected: u64 },

@@ -1,4 +1,4 @@
-//! A thread for what would make the appending thread wait: allocating the next segment ahead, syncing, deleting.
+//! A thread for what would make the appending thread wait: allocating the next segment ahead, syncing, deleting, and the chain.
 //!
 //! Nothing depends on it being quick, or on it at all: when its orders pile up, or it could not be started, the appending
 //! thread does the work by itself.
@@ -11,9 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::append::sync_dir;
+use super::chain::{Follower, chain_path};
 use super::error::JournalError;
 use super::layout::DURABLE_AT;
-use super::read::Shared;
+use super::read::{JournalReader, Shared};
 use super::segment::{Blank, Segment, allocate};
 use super::{JournalConfig, SyncPolicy};
 
@@ -21,6 +22,11 @@ use super::{JournalConfig, SyncPolicy};
 const ORDERS_MAX: usize = 32;
 /// How long after a failure the next segment's space is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often what was appended since is linked.
+const CHAIN_EVERY: Duration = Duration::from_millis(100);
+/// How long the end of the gateway may wait for the chain: more than a journal that fills at a gigabyte a second needs.
+const CHAIN_AT_END: Duration = Duration::from_secs(2);
+
 enum Order {
     /// This segment is full; allocate the next but one.
     Rolled(Arc<Segment>),
@@ -49,6 +55,9 @@ impl Housekeeper {
             segment_bytes: config.segment_bytes,
             sync: config.sync,
             synced_end: shared.end(),
+            chain: config.chain.clone().map(|key| {
+                Follower::new(JournalReader::new(Arc::clone(shared)), &config.dir, shared.journal_id, key)
+            }),
         };
         let thread = std::thread::Builder::new()
             .name("journal-keeper".to_owned())
@@ -110,12 +119,14 @@ struct Work {
     sync: SyncPolicy,
     /// End of the journal at the last sync.
     synced_end: u64,
+    chain: Option<Follower>,
 }
 
 impl Work {
     fn run(mut self) {
         let mut missing = !self.allocate_ahead();
         let mut next_sync = Instant::now();
+        let mut next_link = Instant::now();
         loop {
             let mut wait = Duration::from_secs(3600);
             if missing {
@@ -129,6 +140,13 @@ impl Work {
                 }
                 wait = wait.min(next_sync.saturating_duration_since(now));
             }
+            if let Some(chain) = &mut self.chain {
+                let now = Instant::now();
+                if now >= next_link {
+                    next_link = if chain.step() { now } else { now + CHAIN_EVERY };
+                }
+                wait = wait.min(next_link.saturating_duration_since(now));
+            }
             match self.orders.recv_timeout(wait) {
                 Ok(Order::Rolled(full)) => {
                     missing = !self.allocate_ahead();
@@ -137,8 +155,13 @@ impl Work {
                 Ok(Order::Remove(segment)) => delete(&segment),
                 Err(RecvTimeoutError::Timeout) if missing => missing = !self.allocate_ahead(),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+        if let Some(chain) = &mut self.chain {
+            let until = Instant::now() + CHAIN_AT_END;
+            while chain.step() && Instant::now() < until {}
+            chain.log_head();
         }
     }
 
@@ -194,7 +217,14 @@ fn finish(full: &Segment, sync: SyncPolicy) {
     }
 }
 
+/// Deletes the file of a segment, and its chain.
 fn delete(segment: &Segment) {
+    match std::fs::remove_file(chain_path(segment.path())) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(path = %segment.path().display(), %error, "the chain of a journal segment cannot be deleted");
+        }
+        _ => {}
+    }
     match std::fs::remove_file(segment.path()) {
         Ok(()) => tracing::info!(path = %segment.path().display(), "journal segment left the retention"),
         Err(error) => {

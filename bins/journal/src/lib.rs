@@ -2,8 +2,9 @@
 //!
 //! Append-only segment files, mapped; one process owns the directory, one thread of it appends, any number of
 //! [`JournalReader`]s in the same process read in place. `layout` says what the bytes mean, `segment` holds the
-//! mapped memory, `append` writes, `read` reads, `recover` finds out at start what is there, and `housekeeper` is
-//! a thread that does what would make the appending thread wait: allocating the next file, syncing, deleting.
+//! mapped memory, `append` writes, `read` reads, `recover` finds out at start what is there, [`inspect`] looks from outside, and `housekeeper` is
+//! a thread that does what would make the appending thread wait: allocating the next file, syncing, deleting, and the `chain`
+//! that shows whether somebody altered what is kept.
 //!
 //! An append has two steps, so that a record's bytes move once: [`Journal::room`] gives the next free bytes, the caller
 //! copies the archive into them and checks that copy, and [`Journal::append`] turns it into an entry. What was copied but
@@ -17,8 +18,10 @@
 #![deny(unsafe_code)]
 
 mod append;
+mod chain;
 mod error;
 mod housekeeper;
+pub mod inspect;
 mod layout;
 mod read;
 mod recover;
@@ -32,6 +35,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use append::{Facts, Journal, Room};
+pub use chain::{CHAIN_KEY_LEN_MIN, ChainHeader, ChainHeaderError, ChainKey, KeyTooShort, Link, NoLink};
 pub use error::JournalError;
 pub use layout::{ENTRY_ALIGN, ENTRY_HEADER_LEN, ENTRY_LEN_MAX, HeaderError, SEGMENT_HEADER_LEN};
 pub use read::{Entry, JournalReader};
@@ -69,10 +73,12 @@ pub struct JournalConfig {
     /// age; from one start to the next the wall clock is all that there is.
     pub retain_age: Option<Duration>,
     pub sync: SyncPolicy,
+    /// What its chain is made with; `None`: it has none. See `chain`.
+    pub chain: Option<ChainKey>,
 }
 
 impl JournalConfig {
-    /// 64 MiB segments, 1 GiB retained, no limit by age, synced every 100 ms.
+    /// 64 MiB segments, 1 GiB retained, no limit by age, synced every 100 ms, with a chain that anybody can check.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -80,6 +86,7 @@ impl JournalConfig {
             retain_bytes: 1 << 30,
             retain_age: None,
             sync: SyncPolicy::Interval(Duration::from_millis(100)),
+            chain: Some(ChainKey::public()),
         }
     }
 

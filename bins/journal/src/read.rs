@@ -114,6 +114,16 @@ impl JournalReader {
         Some(entry)
     }
 
+    /// Base of the segment in which the entry at that offset stands; `None` as with [`entry`](Self::entry).
+    pub(super) fn segment_of(&mut self, offset: u64) -> Option<u64> {
+        let end = self.shared.end();
+        if offset < self.shared.start() || offset >= end {
+            return None;
+        }
+        self.locate(offset).filter(|at| *at < end)?;
+        self.segment.as_ref().map(|segment| segment.base())
+    }
+
     /// Makes `self.segment` the one in which the entry at `offset` stands, and tells the entry's true offset.
     #[inline]
     fn locate(&mut self, offset: u64) -> Option<u64> {
@@ -138,7 +148,7 @@ impl JournalReader {
 }
 
 /// One entry, in place.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// Where it stands.
     pub offset: u64,
@@ -160,6 +170,8 @@ pub struct Entry<'a> {
     pub header: RecordHeader,
     /// The record's archive.
     pub archive: &'a [u8],
+    /// The entry but for its length and its crc: what its link vouches for.
+    pub(super) body: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
@@ -199,6 +211,7 @@ impl<'a> Entry<'a> {
             lane: header.lane,
             journalled_at: header.journalled_at,
             header: record_header,
+            body: bytes.get(8..len)?,
             archive: record.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + record_header.archive_len as usize)?,
         })
     }

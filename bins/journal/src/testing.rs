@@ -81,6 +81,7 @@ pub fn config(dir: &Path) -> JournalConfig {
         retain_bytes: 1 << 40,
         retain_age: None,
         sync: SyncPolicy::None,
+        chain: None,
     }
 }
 
