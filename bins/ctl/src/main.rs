@@ -7,6 +7,7 @@
 mod cli;
 mod exit;
 mod failure;
+mod filter;
 mod jwt;
 mod names;
 mod output;

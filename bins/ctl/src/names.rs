@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bellwire::{Channel, MessageType, Priority};
 
+use crate::output::human;
+
 /// `0` to `3`, or `P0` to `P3`.
 pub(crate) fn priority(text: &str) -> Result<Priority, String> {
     let digits = text.strip_prefix(['P', 'p']).unwrap_or(text);
@@ -41,6 +43,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 30s, 1h 30m"))
 }
 
+/// `5m` (ago), `now`, a time in RFC 3339, or nanoseconds since the Unix epoch.
+pub(crate) fn instant(text: &str) -> Result<i64, String> {
+    if text == "now" {
+        return Ok(human::now_ns());
+    }
+    if let Ok(ns) = text.parse() {
+        return Ok(ns);
+    }
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let ago = i64::try_from(ago.as_nanos()).map_err(|_| "too long ago".to_owned())?;
+        return Ok(human::now_ns().saturating_sub(ago));
+    }
+    let instant = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "expected a time; examples: 5m (ago), now, 2026-11-26T19:00:00Z".to_owned())?;
+    let since = instant.duration_since(std::time::UNIX_EPOCH).map_err(|_| "before 1970".to_owned())?;
+    i64::try_from(since.as_nanos()).map_err(|_| "beyond 2262".to_owned())
+}
+
 /// The known name that a misspelt one is closest to, if one is close enough to be worth asking.
 pub(crate) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known.iter().map(|name| (distance(text, name), *name));
@@ -74,6 +94,17 @@ mod tests {
         assert_eq!(message_type("margin_cal"), Err("no such type; did you mean margin_call?".to_owned()));
         assert!(message_type("zzz").unwrap_err().contains("order_accepted, order_rejected"));
         assert_eq!(message_type("order_filled"), Ok(MessageType::OrderFilled));
+    }
+
+    #[test]
+    fn instants_are_ago_or_absolute() {
+        assert_eq!(instant("1728123456000000000"), Ok(1_728_123_456_000_000_000));
+        assert_eq!(instant("2024-10-05T10:17:36Z"), Ok(1_728_123_456_000_000_000));
+        let ago = human::now_ns() - instant("5m").unwrap();
+        assert!((300_000_000_000..310_000_000_000).contains(&ago), "{ago}");
+        for wrong in ["", "yesterday", "5 parsecs", "1969-01-01T00:00:00Z"] {
+            assert!(instant(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

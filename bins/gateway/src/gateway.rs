@@ -46,6 +46,8 @@ pub enum RunError {
     Shard { index: usize, error: io::Error },
     #[error("the listening socket failed: {0}")]
     Accept(io::Error),
+    #[error("{0}")]
+    ChainKey(String),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
@@ -104,7 +106,7 @@ pub async fn run(
     let settings = Arc::new(Settings::from(config));
     let desks: Vec<Arc<Desk>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
     let signals = desks.iter().map(|desk| Arc::clone(desk) as Arc<dyn ShardSignal>).collect();
-    let broker = broker::start(broker_config(config), signals)?;
+    let broker = broker::start(broker_config(config)?, signals)?;
     let mut shards = Vec::with_capacity(desks.len());
     for (index, desk) in desks.into_iter().enumerate() {
         let parts = ShardParts {
@@ -279,9 +281,9 @@ fn log_counters(shard: usize, counters: &Counters) {
     }
 }
 
-fn broker_config(config: &Config) -> BrokerConfig {
+fn broker_config(config: &Config) -> Result<BrokerConfig, RunError> {
     let journal = &config.journal;
-    BrokerConfig {
+    Ok(BrokerConfig {
         bus: config.bus.name.clone(),
         consumer: config.bus.consumer.clone(),
         group: config.bus.group.clone(),
@@ -296,10 +298,11 @@ fn broker_config(config: &Config) -> BrokerConfig {
                 Sync::Interval => SyncPolicy::Interval(Duration::from_millis(journal.sync_interval_ms)),
                 Sync::Every => SyncPolicy::Every,
             },
+            chain: journal.chain_key().map_err(RunError::ChainKey)?,
         },
         spin: if config.bus.busy_poll { Duration::MAX } else { Duration::from_micros(config.bus.spin_us) },
         core: usize::try_from(config.bus.core).ok(),
-    }
+    })
 }
 
 /// The configured ones, but for no more sessions than there is room for.

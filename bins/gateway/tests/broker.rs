@@ -50,6 +50,7 @@ fn config(bus: &str, dir: &Path) -> BrokerConfig {
     let journal = JournalConfig {
         segment_bytes: 8 * SEGMENT_BYTES_MIN,
         sync: SyncPolicy::None,
+        chain: None,
         ..JournalConfig::new(dir)
     };
     BrokerConfig::new(bus, journal)

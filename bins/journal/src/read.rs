@@ -171,7 +171,7 @@ pub struct Entry<'a> {
     /// The record's archive.
     pub archive: &'a [u8],
     /// The entry but for its length and its crc: what its link vouches for.
-    pub(super) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl<'a> Entry<'a> {

@@ -55,6 +55,7 @@ fn config(dir: PathBuf) -> JournalConfig {
         retain_bytes: 1 << 40,
         retain_age: None,
         sync: SyncPolicy::None,
+        chain: None,
     }
 }
 

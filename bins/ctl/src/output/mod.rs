@@ -2,6 +2,8 @@
 
 pub(crate) mod human;
 pub(crate) mod line;
+pub(crate) mod progress;
+pub(crate) mod render;
 pub(crate) mod table;
 
 use std::fmt;

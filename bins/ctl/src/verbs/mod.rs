@@ -3,6 +3,7 @@
 mod bench;
 mod control;
 mod inspect;
+mod journal;
 mod listen;
 mod ls;
 mod publish;
@@ -24,6 +25,9 @@ pub(crate) enum Verb {
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
     Bench(Box<bench::Bench>),
+    /// Read a gateway's journal: list, verify, watch, export, count
+    #[command(subcommand)]
+    Journal(journal::Journal),
     Status(control::status::Status),
     Sessions(control::sessions::Sessions),
     Kick(control::kick::Kick),
@@ -51,6 +55,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Listen(args) => listen::run(&cli.global, args),
         Verb::Bench(args) => bench::run(&cli.global, args),
         Verb::BenchProducer(args) => bench::producer::run(&cli.global, args),
+        Verb::Journal(journal) => journal::run(&cli.global, journal),
         Verb::Status(args) => control::status::run(&cli.global, args),
         Verb::Sessions(args) => control::sessions::run(&cli.global, args),
         Verb::Kick(args) => control::kick::run(&cli.global, args),

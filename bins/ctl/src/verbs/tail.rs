@@ -1,24 +1,22 @@
 //! `bellwirectl tail`: watches what goes by on the lanes, through lossy taps that nobody notices.
 
-mod filter;
-mod render;
 mod source;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bellwire::inspect::{self, Segment};
-use bellwire::{Channel, MessageType, Priority, SegmentKind, TapStart};
+use bellwire::{SegmentKind, TapStart};
 use clap::{Args, ValueEnum};
 
-use self::filter::Filter;
-use self::render::Render;
 use self::source::Source;
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{self, Failure, words};
+use crate::filter::{Filter, Filters};
 use crate::names;
 use crate::output::line::Line;
+use crate::output::render::Render;
 use crate::output::{Out, human};
 use crate::stop::Stop;
 
@@ -59,19 +57,8 @@ pub(crate) struct Tail {
     #[arg(long, value_enum, default_value_t = From::Now, value_name = "WHERE")]
     from: From,
 
-    /// Only this priority: 0 (most urgent) to 3; may be repeated
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = names::priority, help_heading = "Filters")]
-    priority: Vec<Priority>,
-    /// Only this channel: trade, account, position, risk or system; may be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = names::channel, help_heading = "Filters")]
-    channel: Vec<Channel>,
-    /// Only this type, for example margin_call; may be repeated
-    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = names::message_type)]
-    #[arg(help_heading = "Filters")]
-    message_type: Vec<MessageType>,
-    /// Only notifications for this user; '*' are those for everybody; may be repeated
-    #[arg(long, value_name = "USER", help_heading = "Filters")]
-    user: Vec<String>,
+    #[command(flatten)]
+    filters: Filters,
 
     /// End after so many notifications
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "How long")]
@@ -159,7 +146,7 @@ impl<'a> Lanes<'a> {
             bus,
             group,
             only: args.lane.as_deref(),
-            filter: Filter::new(&args.priority, &args.channel, &args.message_type, &args.user),
+            filter: Filter::new(&args.filters),
             render,
             sources: Vec::new(),
             refused: HashSet::new(),

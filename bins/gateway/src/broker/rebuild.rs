@@ -118,6 +118,7 @@ mod tests {
                     journalled_at: 0,
                     header: record.header,
                     archive: &record.archive,
+                    body: &[],
                 };
                 rebuild.entry(&entry, true).unwrap();
             }

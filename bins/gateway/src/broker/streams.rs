@@ -336,6 +336,7 @@ mod tests {
             journalled_at: 0,
             header,
             archive,
+            body: &[],
         }
     }
 

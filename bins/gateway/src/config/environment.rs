@@ -14,6 +14,7 @@ const WITHOUT_DEFAULT: &[(&str, &str)] = &[
     ("bus", "group"),
     ("control", "socket"),
     ("control", "group"),
+    ("journal", "chain_key_file"),
     ("listen", "tls_cert"),
     ("listen", "tls_key"),
     ("token", "key"),

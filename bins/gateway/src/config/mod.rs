@@ -108,6 +108,12 @@ pub struct Journal {
     pub sync: Sync,
     /// With `sync = "interval"`: how often, in milliseconds.
     pub sync_interval_ms: u64,
+    /// Whether a chain of hashes is kept beside it, 32 bytes for each record, by which `bellwirectl journal verify` finds what
+    /// was altered, removed or exchanged.
+    pub chain: bool,
+    /// A file with the chain's secret, at least 32 bytes; a line end at its end does not count. Without one, who may write
+    /// the journal can make the chain anew, and only what was noted elsewhere shows it (the log has a link a segment).
+    pub chain_key_file: Option<PathBuf>,
 }
 
 /// When the journal is written through to the disk.
@@ -288,6 +294,8 @@ impl Default for Journal {
             retain_age_s: 0,
             sync: Sync::None,
             sync_interval_ms: 100,
+            chain: true,
+            chain_key_file: None,
         }
     }
 }

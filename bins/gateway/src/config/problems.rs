@@ -1,5 +1,9 @@
 //! What is wrong with a configuration that could be read.
 
+use std::path::Path;
+
+use bellwire_journal::ChainKey;
+
 use super::{Algorithm, Config, HS256_KEY_LEN_MIN};
 use crate::broker::DEDUP_WINDOW_MAX;
 use crate::doors::{self, Doors};
@@ -75,6 +79,7 @@ impl Config {
             problems.push(error.to_string());
         }
         problems.extend(self.journal_dir_problem());
+        problems.extend(self.journal.chain_key().err());
         problems.extend(self.control_problem());
         problems
     }
@@ -119,14 +124,8 @@ impl super::Token {
                 return Err("token: token.key and token.key_file are both given; keep one".to_owned());
             }
             (Some(key), None) => key.clone().into_bytes(),
-            (None, Some(path)) => {
-                let mut key = super::read_bounded(path, KEY_FILE_BYTES_MAX)
-                    .map_err(|error| format!("token.key_file: cannot read {}: {error}", path.display()))?;
-                while key.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
-                    key.pop();
-                }
-                key
-            }
+            (None, Some(path)) => read_key(path)
+                .map_err(|error| format!("token.key_file: cannot read {}: {error}", path.display()))?,
         };
         if self.algorithm == Algorithm::HS256 && key.len() < HS256_KEY_LEN_MIN {
             return Err(format!(
@@ -138,9 +137,47 @@ impl super::Token {
     }
 }
 
+impl super::Journal {
+    /// What the chain is made with; `None` if there is to be none.
+    ///
+    /// # Errors
+    /// One sentence: the file cannot be read, or its secret is too short.
+    pub(crate) fn chain_key(&self) -> Result<Option<ChainKey>, String> {
+        let Some(path) = self.chain_key_file.as_deref().filter(|_| self.chain) else {
+            return Ok(self.chain.then(ChainKey::public));
+        };
+        let problem = |why: String| format!("journal.chain_key_file: {}: {why}", path.display());
+        let key = read_key(path).map_err(|error| problem(error.to_string()))?;
+        ChainKey::secret(&key).map(Some).map_err(|error| problem(error.to_string()))
+    }
+}
+
+/// What is in a key's file, but for line ends at its end.
+fn read_key(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut key = super::read_bounded(path, KEY_FILE_BYTES_MAX)?;
+    while key.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+        key.pop();
+    }
+    Ok(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_key_is_read_from_its_file_and_must_be_long_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chain.key");
+        let mut journal = crate::config::Journal { chain_key_file: Some(path.clone()), ..Default::default() };
+        assert!(journal.chain_key().unwrap_err().contains("chain.key"));
+        std::fs::write(&path, format!("{}\n", "k".repeat(31))).unwrap();
+        assert!(journal.chain_key().unwrap_err().contains("31 bytes"));
+        std::fs::write(&path, format!("{}\n", "k".repeat(32))).unwrap();
+        assert!(journal.chain_key().unwrap().is_some());
+        journal.chain = false;
+        assert!(journal.chain_key().unwrap().is_none());
+    }
 
     #[test]
     fn all_problems_are_listed_and_a_sound_configuration_has_none() {

@@ -84,7 +84,8 @@ pub(super) fn read_header(file: &File) -> io::Result<Result<(ChainHeader, u64), 
     }
     let mut bytes = [0; CHAIN_HEADER_LEN];
     file.read_exact_at(&mut bytes, 0)?;
-    Ok(ChainHeader::from_bytes(&bytes).map(|header| (header, (len - CHAIN_HEADER_LEN as u64) / LINK_LEN as u64)))
+    Ok(ChainHeader::from_bytes(&bytes)
+        .map(|header| (header, (len - CHAIN_HEADER_LEN as u64) / LINK_LEN as u64)))
 }
 
 /// Place of link `index` in the file.
@@ -99,11 +100,11 @@ pub(super) fn read_link(file: &File, index: u64) -> io::Result<Link> {
     Ok(link)
 }
 
+/// A whole chain, or why the file is none.
+pub(crate) type Links = Result<(ChainHeader, Vec<Link>), ChainHeaderError>;
+
 /// A whole chain, but for what is behind `count_max` links. `None`: there is no such file.
-pub(crate) fn read_links(
-    path: &Path,
-    count_max: u64,
-) -> io::Result<Option<Result<(ChainHeader, Vec<Link>), ChainHeaderError>>> {
+pub(crate) fn read_links(path: &Path, count_max: u64) -> io::Result<Option<Links>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,

@@ -159,7 +159,8 @@ impl Follower {
                 found => {
                     let path = path.display();
                     tracing::warn!(%path, ?found, "a chain of another journal or key: it begins anew with this segment");
-                    let base = found.ok().map(|(header, _)| header.base).filter(|base| *base >= self.reader.start());
+                    let base =
+                        found.ok().map(|(header, _)| header.base).filter(|base| *base >= self.reader.start());
                     self.begin_at(base.map_or(self.reader.start(), |base| base + SEGMENT_HEADER_LEN as u64));
                     return Ok(());
                 }
@@ -170,7 +171,9 @@ impl Follower {
     }
 
     fn is_ours(&self, header: &ChainHeader, path: &Path) -> bool {
-        header.journal_id == self.journal_id && header.key_mark == self.key.mark() && self.path(header.base) == path
+        header.journal_id == self.journal_id
+            && header.key_mark == self.key.mark()
+            && self.path(header.base) == path
     }
 
     fn go_on(&mut self, file: File, header: &ChainHeader, count: u64) -> io::Result<()> {

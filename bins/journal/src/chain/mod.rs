@@ -43,7 +43,7 @@ use sha2::Sha256;
 
 use file::LINK_LEN;
 pub use file::{ChainHeader, ChainHeaderError};
-pub(super) use file::{chain_path, read_links};
+pub(super) use file::{Links, chain_path, read_links};
 pub(super) use follow::Follower;
 
 /// Shortest key, in bytes: as long as the hash.

@@ -59,7 +59,8 @@ impl SegmentFile {
     pub fn read(path: &Path) -> Result<Self, JournalError> {
         let file = File::open(path).map_err(JournalError::io(path, "open"))?;
         let file_len = file.metadata().map_err(JournalError::io(path, "look at"))?.len();
-        let mismatch = |what, found, expected| JournalError::Mismatch { path: path.to_owned(), what, found, expected };
+        let mismatch =
+            |what, found, expected| JournalError::Mismatch { path: path.to_owned(), what, found, expected };
         if file_len < SEGMENT_HEADER_LEN as u64 {
             return Err(mismatch("file length", file_len, SEGMENT_HEADER_LEN as u64));
         }
@@ -71,7 +72,8 @@ impl SegmentFile {
         if !(crate::SEGMENT_BYTES_MIN..=crate::SEGMENT_BYTES_MAX).contains(&header.len) {
             return Err(mismatch("segment length", header.len, crate::SEGMENT_BYTES_MIN));
         }
-        if header.base == 0 || header.base > u64::MAX >> 1 || !header.base.is_multiple_of(ENTRY_ALIGN as u64) {
+        if header.base == 0 || header.base > u64::MAX >> 1 || !header.base.is_multiple_of(ENTRY_ALIGN as u64)
+        {
             return Err(mismatch("base", header.base, ENTRY_ALIGN as u64));
         }
         let used = u64_at(&bytes, USED_AT);

@@ -79,7 +79,7 @@ fn entries(dir: &Path, segment: usize) -> Vec<(u64, usize)> {
     let base = listing.segments[segment].base;
     let mut walk = Walk::new(listing);
     let mut places = Vec::new();
-    while let Step::Entry(found) = walk.next().unwrap() {
+    while let Step::Entry(found) = walk.step().unwrap() {
         if found.base == base {
             places.push((found.at, found.entry.len()));
         }
@@ -122,7 +122,10 @@ fn a_whole_journal_is_found_whole_and_every_record_is_linked() {
     let verdict = look(&path);
     assert_eq!(verdict.finding, None);
     assert!(verdict.segments >= 3, "{verdict:?}");
-    assert_eq!((verdict.records, verdict.linked, verdict.before_chain, verdict.behind_chain), (2_000, 2_000, 0, 0));
+    assert_eq!(
+        (verdict.records, verdict.linked, verdict.before_chain, verdict.behind_chain),
+        (2_000, 2_000, 0, 0)
+    );
     assert!(verdict.begins.is_empty());
 }
 
@@ -245,7 +248,9 @@ fn a_chain_made_anew_is_found_by_an_anchor_or_by_the_key() {
     let secret = JournalConfig { chain: Some(key.clone()), ..chained(dir.path()) };
     let path = journal(secret, 300);
     assert_eq!(look_with(&path, &key, &[]).linked, 300);
-    for (wrong, name) in [(ChainKey::public(), "without it"), (ChainKey::secret(&[8; 32]).unwrap(), "another key")] {
+    for (wrong, name) in
+        [(ChainKey::public(), "without it"), (ChainKey::secret(&[8; 32]).unwrap(), "another key")]
+    {
         let error = verify(Listing::read(&path).unwrap(), &wrong, &[], &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -316,7 +321,9 @@ fn chains_leave_with_their_segments() {
     assert_eq!(verdict.finding, None, "{verdict:?}");
     let count = |kind: &str| {
         let entries = std::fs::read_dir(&path).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|found| found == kind)).count()
+        entries
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|found| found == kind))
+            .count()
     };
     assert_eq!((count("journal"), count("chain")), (3, 3));
 }
@@ -339,7 +346,7 @@ fn a_walk_follows_a_gateway_that_writes() {
     let mut seen = 0;
     let until = Instant::now() + Duration::from_secs(60);
     while seen < COUNT && Instant::now() < until {
-        match walk.next().unwrap() {
+        match walk.step().unwrap() {
             Step::Entry(found) => {
                 assert_eq!(found.entry.journalled_at, 1_000 + seen as i64);
                 seen += 1;

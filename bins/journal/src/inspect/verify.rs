@@ -10,7 +10,7 @@ use bellwire::MessageId;
 use super::walk::{Found, Step, Walk};
 use super::{Listing, is_gone};
 use crate::append::segment_name;
-use crate::chain::{ChainHeaderError, ChainKey, Link, chain_path, read_links};
+use crate::chain::{ChainHeaderError, ChainKey, Link, Links, chain_path, read_links};
 use crate::error::JournalError;
 use crate::layout::ENTRY_HEADER_LEN;
 
@@ -36,7 +36,9 @@ impl fmt::Display for Anchor {
 
 /// A text that is no anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an anchor is SEGMENT:RECORDS:LINK, with the numbers of a line \"journal chain\" in the gateway's log")]
+#[error(
+    "an anchor is SEGMENT:RECORDS:LINK, with the numbers of a line \"journal chain\" in the gateway's log"
+)]
 pub struct NoAnchor;
 
 impl FromStr for Anchor {
@@ -97,7 +99,9 @@ pub enum Finding {
     ForeignChain { path: PathBuf },
     #[error("{path}: it does not follow the chain of the segment before", path = .path.display())]
     Unlinked { path: PathBuf },
-    #[error("anchor {anchor}: the link there is {found}; something at or before that record was altered, and the chain made anew")]
+    #[error(
+        "anchor {anchor}: the link there is {found}; something at or before that record was altered, and the chain made anew"
+    )]
     Anchor { anchor: Anchor, found: Link },
     #[error("anchor {anchor}: the journal has no such record, or no link for it; its end was removed")]
     AnchorBeyond { anchor: Anchor },
@@ -175,7 +179,7 @@ pub fn verify(
     };
     let mut walk = Walk::new(listing);
     let finding = loop {
-        match walk.next()? {
+        match walk.step()? {
             Step::Entry(found) => {
                 if check.base != Some(found.base) {
                     progress(check.verdict.bytes);
@@ -288,7 +292,8 @@ impl Check<'_> {
         } else {
             self.verdict.behind_chain += 1;
         }
-        let (epoch, seq) = self.streams.get(&entry.slot).copied().unwrap_or((entry.epoch, entry.seq.wrapping_sub(1)));
+        let (epoch, seq) =
+            self.streams.get(&entry.slot).copied().unwrap_or((entry.epoch, entry.seq.wrapping_sub(1)));
         if epoch == entry.epoch && entry.seq != seq.wrapping_add(1) {
             let (found, expected) = (entry.seq, seq.wrapping_add(1));
             return Some(Finding::Number { place: place(), message_id, found, expected });
@@ -334,8 +339,6 @@ impl Check<'_> {
         self.anchors.first().map(|anchor| Finding::AnchorBeyond { anchor: *anchor })
     }
 }
-
-type Links = Result<(crate::chain::ChainHeader, Vec<Link>), ChainHeaderError>;
 
 /// The links of a segment: no more than entries fit into it.
 fn links_of(path: &Path, segment: &Path) -> Result<Option<Links>, JournalError> {

@@ -87,7 +87,7 @@ impl Walk {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn next(&mut self) -> Result<Step<'_>, JournalError> {
+    pub fn step(&mut self) -> Result<Step<'_>, JournalError> {
         loop {
             if let Some((path, missing)) = self.gap.take() {
                 return Ok(Step::Gap { path, missing });
@@ -117,11 +117,19 @@ impl Walk {
                         return Ok(Step::Entry(Box::new(Found { entry, base, index, at: at as u64 })));
                     }
                     Look::Entry { .. } => {
-                        return Ok(self.bad(path, base, format!("an entry that goes beyond their end at byte {limit}")));
+                        return Ok(self.bad(
+                            path,
+                            base,
+                            format!("an entry that goes beyond their end at byte {limit}"),
+                        ));
                     }
                     Look::Bad(why) => return Ok(self.bad(path, base, why)),
                     Look::Nothing if is_sealed => {
-                        return Ok(self.bad(path, base, format!("no entry, and the entries end at byte {limit}")));
+                        return Ok(self.bad(
+                            path,
+                            base,
+                            format!("no entry, and the entries end at byte {limit}"),
+                        ));
                     }
                     Look::Nothing => {}
                 }
@@ -219,7 +227,10 @@ impl Walk {
         let journal_id = self.segment().map_or(0, |segment| segment.journal_id);
         let computed = entry_crc(journal_id, offset, header.len, entry.body);
         if header.crc != computed {
-            return Look::Bad(format!("an entry with checksum {:#010x}, computed {computed:#010x}", header.crc));
+            return Look::Bad(format!(
+                "an entry with checksum {:#010x}, computed {computed:#010x}",
+                header.crc
+            ));
         }
         Look::Entry { len: entry.len() }
     }

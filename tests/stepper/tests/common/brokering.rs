@@ -26,6 +26,7 @@ pub fn config(bus: &str, dir: &Path) -> BrokerConfig {
         segment_bytes: SEGMENT_BYTES_MIN,
         retain_bytes: 16 * SEGMENT_BYTES_MIN,
         sync: SyncPolicy::None,
+        chain: None,
         ..JournalConfig::new(dir.join("journal"))
     };
     // It goes to sleep at once when there is nothing to do.

@@ -8,10 +8,10 @@
 
 use bellwire::{OpenError, Priority, RingFault, Tap, TapPoll, TapStart};
 
-use super::filter::Filter;
-use super::render::Render;
 use crate::failure::words;
+use crate::filter::Filter;
 use crate::output::human;
+use crate::output::render::Render;
 
 /// A record that waits for its turn, already in the form in which it will be printed: the tap's copy is overwritten by
 /// its next.
