@@ -156,7 +156,7 @@ impl Counts {
     }
 
     /// Most records first; those with as many by name.
-    fn sorted<'a, K: AsRef<str>>(sums: &'a HashMap<K, Sum>, top: usize) -> Vec<(&'a str, Sum)> {
+    fn sorted<K: AsRef<str>>(sums: &HashMap<K, Sum>, top: usize) -> Vec<(&str, Sum)> {
         let mut sorted: Vec<_> = sums.iter().map(|(name, sum)| (name.as_ref(), *sum)).collect();
         sorted.sort_by(|(a, of_a), (b, of_b)| of_b.records.cmp(&of_a.records).then_with(|| a.cmp(b)));
         sorted.truncate(top);
