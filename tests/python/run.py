@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 
+import checks_clients  # noqa: F401
 import checks_delivery  # noqa: F401
 import checks_ends  # noqa: F401
 import checks_page  # noqa: F401
