@@ -60,6 +60,7 @@ mod layout;
 #[allow(unsafe_code)]
 mod loom;
 pub mod notification;
+mod presence;
 mod producer;
 mod reader;
 mod record;
@@ -72,6 +73,7 @@ pub use bus::{CONSUMERS_MAX, DEFAULT_BUS, LANES_MAX, NAME_LEN_MAX, NameError, Se
 pub use codec::EncodeError;
 pub use layout::{IdentityError, abi_fingerprint};
 pub use notification::*;
+pub use presence::Presence;
 pub use producer::{Batch, Counters, Producer, ProducerOptions, PublishError, Published};
 pub use reader::{
     Budget, LaneFault, LaneId, LaneInfo, Reader, ReaderOptions, Refresh, Scout, Slot, Wake, Waker,

@@ -1,6 +1,6 @@
 //! What is published: a [`Notification`] for one user (or everybody), built from borrowed strings.
 //!
-//! The nineteen payloads stand in one table, [`payload`]; the words that their fields may hold in [`words`];
+//! The payloads stand in one table, [`payload`]; the words that their fields may hold in [`words`];
 //! the ids in [`id`]. Nothing here knows of memory layout: that is the codec.
 
 pub mod id;
@@ -62,7 +62,7 @@ impl std::fmt::Display for Priority {
     }
 }
 
-/// What a client subscribes to.
+/// What a client subscribes to; and, last, what is for engines alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Channel {
@@ -74,16 +74,18 @@ pub enum Channel {
     Position = 2,
     /// Margin calls, alerts, limits.
     Risk = 3,
-    /// Notices, sessions, halts.
+    /// Notices, trading sessions, halts.
     System = 4,
+    /// Who is connected: gateways tell it to engines, on a bus of its own. No client can subscribe to it.
+    Session = 5,
 }
 
 impl Channel {
-    /// Every channel, in the order in which the protocol lists them.
+    /// Every channel that clients can subscribe to, in the order in which the protocol lists them.
     pub const ALL: [Channel; 5] =
         [Channel::Trade, Channel::Account, Channel::Position, Channel::Risk, Channel::System];
 
-    /// The name clients use: `trade`, `account`, `position`, `risk` or `system`.
+    /// The name clients use: `trade`, `account`, `position`, `risk` or `system`; and `session`, which they cannot.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Trade => "trade",
@@ -91,10 +93,11 @@ impl Channel {
             Self::Position => "position",
             Self::Risk => "risk",
             Self::System => "system",
+            Self::Session => "session",
         }
     }
 
-    /// The channel of that name; `None` if there is no such channel.
+    /// The channel of that name; `None` if clients can subscribe to no such channel.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| channel.name() == name)
     }

@@ -1,4 +1,4 @@
-//! The nineteen payloads: one table that everything else is generated from.
+//! The payloads, nineteen for clients and three for engines: one table that everything else is generated from.
 //!
 //! A row gives the number on the wire, the names, the default priority, the channel, and the fields in the order in
 //! which clients see them. Every payload ends with `timestamp`, nanoseconds since the Unix epoch: when it happened.
@@ -519,5 +519,17 @@ payloads! {
     /// Trading stops in one instrument, or (empty `instrument_id`) in the whole market; `resume_at` 0 is "not known".
     19 MarketHalt MarketHaltForm ArchivedMarketHalt "market_halt" P3 System {
         instrument_id: text, reason: text, resume_at: time,
+    }
+    /// A gateway tells engines: a user has one session more. See [`Presence`](crate::Presence).
+    20 SessionOpened SessionOpenedForm ArchivedSessionOpened "session_opened" P1 Session {
+        user_id: text, conn: text, sessions: code,
+    }
+    /// A gateway tells engines: a user has one session less; `sessions` are left, `code` and `reason` say why it ended.
+    21 SessionClosed SessionClosedForm ArchivedSessionClosed "session_closed" P1 Session {
+        user_id: text, conn: text, code: code, reason: text, sessions: code,
+    }
+    /// A gateway tells engines: only these users have sessions, of whom the next `users` records tell.
+    22 SessionsReset SessionsResetForm ArchivedSessionsReset "sessions_reset" P1 Session {
+        gateway: text, users: code,
     }
 }

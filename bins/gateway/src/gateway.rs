@@ -19,6 +19,7 @@ use crate::broker::{self, BrokerConfig, BrokerRunning, ShardSignal};
 use crate::config::{Config, Sync};
 use crate::control::{self, Control, ControlError, Stop};
 use crate::doors::Doors;
+use crate::presence::Presence;
 use crate::protocol::Close;
 use crate::reload::Reloader;
 use crate::shard::counters::Counters;
@@ -48,6 +49,8 @@ pub enum RunError {
     Accept(io::Error),
     #[error("{0}")]
     ChainKey(String),
+    #[error("session events: {0}")]
+    Presence(#[from] bellwire::OpenError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
@@ -107,6 +110,7 @@ pub async fn run(
     let desks: Vec<Arc<Desk>> = (0..config.shard_count()).map(|_| Arc::default()).collect();
     let signals = desks.iter().map(|desk| Arc::clone(desk) as Arc<dyn ShardSignal>).collect();
     let broker = broker::start(broker_config(config)?, signals)?;
+    let presence = Presence::open(config)?;
     let mut shards = Vec::with_capacity(desks.len());
     for (index, desk) in desks.into_iter().enumerate() {
         let parts = ShardParts {
@@ -115,6 +119,7 @@ pub async fn run(
             limits: Arc::clone(&limits),
             journal: broker.reader(),
             queries: broker.queries(),
+            presence: presence.clone(),
         };
         shards
             .push(ShardHandle::start(index, desk, parts).map_err(|error| RunError::Shard { index, error })?);
@@ -140,6 +145,7 @@ pub async fn run(
         outcome = accept(listener, doors, &shards, &limits) => outcome,
         outcome = health(&broker, &shards) => outcome,
         () = follow(&mut configs, &shards, &limits) => Ok(()),
+        () = tell(presence.as_deref()) => Ok(()),
         stop = shutdown => { stop_by = stop; Ok(()) }
         Some(stop) = stopped.recv() => { stop_by = stop; Ok(()) }
     };
@@ -165,6 +171,14 @@ async fn follow(configs: &mut watch::Receiver<Arc<Config>>, shards: &[ShardHandl
             // Of a shard that has ended, `health` tells.
             let _ = shard.orders().settings(Arc::clone(&settings)).await;
         }
+    }
+}
+
+/// Tells the engines who is connected, if they are to be told. Never returns.
+async fn tell(presence: Option<&Presence>) {
+    match presence {
+        Some(presence) => presence.keep_telling().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,12 +6,14 @@
 pub mod admin;
 pub mod auth;
 pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod counts;
 pub mod doors;
 pub mod gateway;
 pub mod log;
+pub mod presence;
 pub mod protocol;
 pub mod reload;
 pub mod shard;

@@ -5,7 +5,7 @@
 //! and the repeat is recognised. By its lane sequence, exactly: what was journalled of one ring of a lane has growing
 //! sequences, so whatever is not beyond the highest one was dealt with. And by its message id, within the window.
 
-use bellwire::{LaneFault, RecordError, RecordHeader};
+use bellwire::{Channel, LaneFault, RecordError, RecordHeader};
 
 use super::dedup::Dedup;
 use super::source::Unread;
@@ -62,6 +62,10 @@ impl Intake {
             Ok(view) => view,
             Err(error) => return Ok(Taken::Rejected(error)),
         };
+        // They are for engines, on a bus of their own: a producer that publishes them here has the wrong bus.
+        if view.message_type().channel() == Channel::Session {
+            return Ok(Taken::Rejected(RecordError::Type(header.type_code)));
+        }
         if self.dedup.contains(header.message_id) {
             return Ok(Taken::Duplicate);
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bellwire::{LANES_MAX, ReaderOptions, Waker};
 
@@ -17,6 +17,7 @@ use super::retention::Retention;
 use super::rounds::{Lane, Rounds};
 use super::source::Bus;
 use super::{BrokerConfig, ShardSignal, StartError, StopError};
+use crate::clock::wall_ns;
 use bellwire_journal::{Journal, JournalError, JournalReader};
 
 /// How often lanes that came or went are looked for, and the longest sleep.
@@ -67,10 +68,9 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     }
     let begun = Instant::now();
     let mut rebuild = Rebuild::new(config.dedup_window);
-    let (mut journal, recovered) =
-        Journal::open(config.journal, wall_clock(), &mut |entry, stream_goes_on| {
-            rebuild.entry(entry, stream_goes_on)
-        })?;
+    let (mut journal, recovered) = Journal::open(config.journal, wall_ns(), &mut |entry, stream_goes_on| {
+        rebuild.entry(entry, stream_goes_on)
+    })?;
     let mut options = ReaderOptions::new().spin(config.spin);
     if let Some(group) = config.group {
         options = options.group(group);
@@ -78,7 +78,7 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     let bus = Bus::new(options.open(&config.bus, &config.consumer)?);
     let is_short = recovered.entries > 0 && is_short_of(bus.mark(), &journal);
     if is_short {
-        journal.begin_streams_anew(wall_clock())?;
+        journal.begin_streams_anew(wall_ns())?;
     }
     let streams_are_over = recovered.streams_are_over || is_short;
     let (streams, dedup, highest) = rebuild.finish(journal.generation(), streams_are_over);
@@ -97,7 +97,7 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     let reader = journal.reader();
     let retention = Retention::new(journal.reader());
     let intake = Intake { journal, streams, dedup, now: 0 };
-    let rounds = Rounds::new(bus, intake, Arc::clone(&counters), shards, wall_clock);
+    let rounds = Rounds::new(bus, intake, Arc::clone(&counters), shards, wall_ns);
     let broker = Broker {
         rounds,
         highest,
@@ -383,10 +383,4 @@ fn bind_to(core: Option<usize>) {
     if let Err(error) = bound {
         tracing::warn!(core, %error, "the broker's thread cannot be bound to its core");
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

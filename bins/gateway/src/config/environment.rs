@@ -17,6 +17,7 @@ const WITHOUT_DEFAULT: &[(&str, &str)] = &[
     ("journal", "chain_key_file"),
     ("listen", "tls_cert"),
     ("listen", "tls_key"),
+    ("presence", "bus"),
     ("token", "key"),
     ("token", "key_file"),
     ("token", "jwks_file"),

@@ -36,6 +36,7 @@ pub struct Config {
     pub log: Log,
     pub admin: Admin,
     pub control: Control,
+    pub presence: Presence,
 }
 
 /// `[bus]`: what is read.
@@ -149,6 +150,17 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// The group whose members may use it. Root and the gateway's own user always may.
     pub group: Option<String>,
+}
+
+/// `[presence]`: who is connected, told to the engines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Presence {
+    /// The bus on which session events are published, on a lane named like `bus.consumer`. It must be another one than
+    /// `bus.name`. Without it there are none.
+    pub bus: Option<String>,
+    /// How often everybody who is connected is told of, in seconds.
+    pub reset_s: u64,
 }
 
 /// `[token]`: whom the gateway believes.
@@ -297,6 +309,12 @@ impl Default for Journal {
             chain: true,
             chain_key_file: None,
         }
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { bus: None, reset_s: 10 }
     }
 }
 

@@ -60,6 +60,7 @@ impl Config {
             "admin.address: must be a loopback address, since nobody is asked for a token there; with \
              admin.beyond_loopback = true it may be another, on a network that only operators reach",
         );
+        check(self.presence.reset_s > 0, "presence.reset_s: must be at least 1");
         check(self.listen.shards <= 256, "listen.shards: must be at most 256");
         check(
             !self.listen.name.is_empty() && self.listen.name.len() <= 64,
@@ -68,6 +69,16 @@ impl Config {
         for (what, name) in [("bus", &self.bus.name), ("consumer", &self.bus.consumer)] {
             if let Err(error) = bellwire::check_name(what, name) {
                 problems.push(error.to_string());
+            }
+        }
+        if let Some(bus) = &self.presence.bus {
+            if let Err(error) = bellwire::check_name("bus", bus) {
+                problems.push(format!("presence.bus: {error}"));
+            }
+            if *bus == self.bus.name {
+                problems.push(format!(
+                    "presence.bus: {bus:?} is bus.name too; the gateway would number its own events: name another one"
+                ));
             }
         }
         for origin in &self.listen.origins {

@@ -9,9 +9,10 @@ use super::orders::Conn;
 use super::session::{Allowance, Cursor, PendingAuth, PendingSnapshot, Session, State, Work};
 use super::table::Handle;
 use super::users::Tracked;
-use super::{Connection, Shard, wall_ns};
+use super::{Connection, Shard};
 use crate::auth::{ChannelSet, Identity, TokenError, TokenMark};
 use crate::broker::{BrokerGone, StreamState};
+use crate::clock::wall_ns;
 use crate::protocol::outbound::{Frame, PerStream, StreamRange, Time};
 use crate::protocol::{Close, Epoch, Id, Refusal, Stream};
 use crate::shard::limits::AddressPermit;
@@ -113,6 +114,7 @@ impl Shard {
             paused: false,
             held: false,
             listed: false,
+            told: false,
             warned: false,
             queued: Default::default(),
             permitted: ChannelSet::NONE,
@@ -314,6 +316,11 @@ impl Shard {
         }
         if !is_refresh {
             session.state = State::Open;
+            if let Some(presence) = &self.presence {
+                session.told = true;
+                let conn = Conn { shard: self.index, number: session.number };
+                presence.opened(&identity.user_id, &conn.to_string());
+            }
             let spread = u64::from(handle.slot).wrapping_mul(0x9e37_79b9) % self.settings.heartbeat_ms;
             session.next_heartbeat = match session.flavour {
                 Flavour::V1 => now + self.settings.heartbeat_ms / 2 + spread / 2,

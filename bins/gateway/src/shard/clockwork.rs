@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use super::Shard;
 use super::render;
 use super::session::State;
 use super::settings::Settings;
 use super::table::Handle;
-use super::{Shard, wall_ns};
+use crate::clock::wall_ns;
 use crate::protocol::outbound::{Frame, PerStream, Position, Time, Why};
 use crate::protocol::{Close, Epoch, Stream};
 

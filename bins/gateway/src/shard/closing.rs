@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Shard;
+use super::orders::Conn;
 use super::session::State;
 use super::table::Handle;
 use crate::protocol::{Close, outbound};
@@ -18,6 +19,10 @@ const LAST_MS: u64 = 100;
 /// milliseconds.
 const RECONNECT_SPREAD_MS: u64 = 2_000;
 
+/// What a close without a code, and an end without a close, are called by the WebSocket standard.
+const NO_STATUS: u16 = 1005;
+const ABNORMAL: u16 = 1006;
+
 /// The earliest time at which coming back makes sense, in milliseconds.
 const RECONNECT_MIN_MS: u64 = 250;
 
@@ -30,19 +35,20 @@ impl Shard {
         }
         self.counters.closes[close.index()].add(1);
         tracing::debug!(shard = self.index, slot = handle.slot, code = close.code(), "{}", close.reason());
-        self.begin_closing(handle, false);
+        self.begin_closing(handle, false, (close.code(), close.reason()));
         self.say(handle, |out, _| out.close(Some(close.code()), close.reason()));
         self.write(handle);
     }
 
     /// The client said good-bye: it gets the same back, and that was it.
     pub(super) fn agree_to_close(&mut self, handle: Handle, code: Option<u16>) {
-        self.begin_closing(handle, true);
+        self.begin_closing(handle, true, (code.unwrap_or(NO_STATUS), ""));
         self.say(handle, |out, _| out.close(code, ""));
         self.write(handle);
     }
 
-    fn begin_closing(&mut self, handle: Handle, agreed: bool) {
+    fn begin_closing(&mut self, handle: Handle, agreed: bool, why: (u16, &str)) {
+        self.tell_of_end(handle, why);
         let deadline = self.now_ms() + LINGER_MS;
         let Some(session) = self.sessions.get_mut(handle) else { return };
         session.state = State::Closing { agreed };
@@ -57,8 +63,20 @@ impl Shard {
         }
     }
 
+    /// Tells the engines, if they were told of its beginning. Before its user is taken from it.
+    fn tell_of_end(&mut self, handle: Handle, (code, reason): (u16, &str)) {
+        let (Some(presence), Some(session)) = (&self.presence, self.sessions.get_mut(handle)) else { return };
+        if std::mem::take(&mut session.told)
+            && let Some(user) = session.user.and_then(|index| self.users.get(index))
+        {
+            let conn = Conn { shard: self.index, number: session.number };
+            presence.closed(&user.id, &conn.to_string(), code, reason);
+        }
+    }
+
     /// Takes the session out of the table; the socket is closed.
     pub(super) fn drop_session(&mut self, handle: Handle) {
+        self.tell_of_end(handle, (ABNORMAL, "connection_lost"));
         let Some(mut session) = self.sessions.remove(handle) else { return };
         if let Some(user) = session.user.take() {
             self.users.detach(user, handle.slot);

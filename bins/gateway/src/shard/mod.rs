@@ -54,6 +54,7 @@ use tokio::sync::mpsc;
 
 use crate::broker::{BrokerGone, StreamQueries};
 use crate::doors::Doors;
+use crate::presence::Presence;
 use crate::socket::Pool;
 use crate::socket::handshake::Admission;
 use admit::{Answer, Arrived};
@@ -106,6 +107,8 @@ pub struct ShardParts {
     pub limits: Arc<Limits>,
     pub journal: JournalReader,
     pub queries: StreamQueries,
+    /// Where sessions are told of, if they are.
+    pub presence: Option<Arc<Presence>>,
 }
 
 impl ShardHandle {
@@ -190,6 +193,7 @@ struct Shard {
     doors: Arc<Doors>,
     journal: JournalReader,
     queries: StreamQueries,
+    presence: Option<Arc<Presence>>,
     counters: Arc<Counters>,
 
     /// Everything before this offset was offered to the sessions.
@@ -263,7 +267,7 @@ impl Shard {
         counters: Arc<Counters>,
         drain_by: Arc<OnceLock<Instant>>,
     ) -> Result<Self, BrokerGone> {
-        let ShardParts { settings, doors, limits, journal, queries } = parts;
+        let ShardParts { settings, doors, limits, journal, queries, presence } = parts;
         let state = queries.stream(bellwire::EVERYBODY).await?;
         let ready = ReadyList::new(Arc::clone(&bell));
         let buffer = vec![0; READ_LEN + settings.frame_bytes_max + crate::socket::frames::HEADER_LEN_MAX];
@@ -275,6 +279,7 @@ impl Shard {
             doors,
             journal,
             queries,
+            presence,
             counters,
             tail: state.journal_end,
             everybody: Tracked { epoch: state.epoch, head: state.head, last_offset: state.last_offset },
@@ -384,10 +389,4 @@ async fn sleep(bell: &Bell, tick: Option<Duration>) {
         }
         None => bell.rung().await,
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-fn wall_ns() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) held: bool,
     /// It stands in the shard's list of replays and snapshots to go on with.
     pub(super) listed: bool,
+    /// Engines were told that it is there.
+    pub(super) told: bool,
     /// `auth_expiring` was sent for this token.
     pub(super) warned: bool,
     pub(super) queued: Queued,

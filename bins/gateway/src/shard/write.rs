@@ -2,11 +2,12 @@
 
 use std::task::{Context, Poll};
 
+use super::Shard;
 use super::flush::FULL;
 use super::render::{self, Unfit};
 use super::session::{Session, State};
 use super::table::Handle;
-use super::{Shard, wall_ns};
+use crate::clock::wall_ns;
 use crate::protocol::Close;
 use crate::socket::{Out, Sent};
 
