@@ -22,6 +22,7 @@ use crate::doors::Doors;
 use crate::presence::Presence;
 use crate::protocol::Close;
 use crate::reload::Reloader;
+use crate::service;
 use crate::shard::counters::Counters;
 use crate::shard::limits::Limits;
 use crate::shard::{Connection, Desk, Settings, ShardHandle, ShardParts};
@@ -146,6 +147,7 @@ pub async fn run(
         outcome = health(&broker, &shards) => outcome,
         () = follow(&mut configs, &shards, &limits) => Ok(()),
         () = tell(presence.as_deref()) => Ok(()),
+        () = service::feed_watchdog(|| watched.progress(), || format!("{} sessions", limits.total())) => Ok(()),
         stop = shutdown => { stop_by = stop; Ok(()) }
         Some(stop) = stopped.recv() => { stop_by = stop; Ok(()) }
     };
@@ -155,6 +157,7 @@ pub async fn run(
         tracing::info!(sessions = limits.total(), "stopping: no new sessions, draining");
     }
     watched.set_draining();
+    service::stopping();
     // The listener is closed by now.
     let within = stop_by.within.unwrap_or_else(|| configs.borrow().drain_deadline());
     let ended = stop(broker, shards, within).await;

@@ -16,5 +16,6 @@ pub mod log;
 pub mod presence;
 pub mod protocol;
 pub mod reload;
+pub mod service;
 pub mod shard;
 pub mod socket;

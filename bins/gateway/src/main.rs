@@ -10,7 +10,7 @@ use bellwire_gateway::config::{Config, ConfigError, Development};
 use bellwire_gateway::control::Stop;
 use bellwire_gateway::doors::{Doors, Keeper};
 use bellwire_gateway::reload::{Load, Reloader};
-use bellwire_gateway::{gateway, log};
+use bellwire_gateway::{gateway, log, service};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -111,7 +111,16 @@ async fn serve(
         }
         std::future::pending::<()>().await;
     };
-    let listener = gateway::listen(config.listen.address)?;
+    let listener = match service::inherited_listener()? {
+        Some(listener) => {
+            if listener.local_addr()? != config.listen.address {
+                tracing::info!(configured = %config.listen.address,
+                    "listening where the service manager does, not at listen.address");
+            }
+            listener
+        }
+        None => gateway::listen(config.listen.address)?,
+    };
     let address = listener.local_addr()?;
     let running =
         gateway::run(&reloader, &doors, listener, shutdown, || announce(address, config, development));
@@ -144,6 +153,7 @@ fn announce(address: std::net::SocketAddr, config: &Config, development: Option<
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     tracing::info!(%address, shards = config.shard_count(), bus = config.bus.name, "listening");
+    service::ready(&format!("serving {scheme}://{address}"));
 }
 
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::config::{Config, ConfigError};
 use crate::doors::Keeper;
 use crate::log::Level;
+use crate::service;
 
 /// Where the configuration is read from.
 pub type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -63,6 +64,7 @@ impl Reloader {
     /// # Errors
     /// The configuration cannot be read or is not sound; then nothing has changed.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let _reloading = service::reloading();
         let outcome = self.take_over();
         match &outcome {
             Ok(Reloaded { changed, at_restart, complete }) => {

@@ -77,6 +77,11 @@ impl Watched {
         }
     }
 
+    /// Another number each time as long as the broker goes on, if it is asked for less than ten times a second.
+    pub(crate) fn progress(&self) -> u64 {
+        self.broker.beats.get()
+    }
+
     pub(super) fn is_broker_stuck(&self) -> bool {
         self.looks_without_beat.get() >= LOOKS_WITHOUT_BEAT_MAX
     }
