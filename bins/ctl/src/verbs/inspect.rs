@@ -65,7 +65,7 @@ pub(crate) fn run(global: &Global, args: &Inspect) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Nothing, format!("nothing on bus {bus}")).next(failure::no_lanes(bus)));
     }
 
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     for (at, lane) in lanes.iter().enumerate() {
         let report = LaneReport::new(bus, lane, &consumers);
         if global.json {

@@ -58,7 +58,7 @@ pub(crate) fn run(global: &Global, _: &Ls) -> Result<Exit, Failure> {
     if entries.is_empty() {
         return Err(nothing(global));
     }
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         entries.iter().try_for_each(|entry| out.json(entry))?;
     } else {

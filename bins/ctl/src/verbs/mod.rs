@@ -1,10 +1,12 @@
 //! The verbs: one file each, with what only that verb needs beneath it.
 
 mod bench;
+mod completions;
 mod control;
 mod inspect;
 mod listen;
 mod ls;
+mod man;
 mod publish;
 mod tail;
 mod token;
@@ -39,6 +41,8 @@ pub(crate) enum Verb {
     ///   bellwirectl token new --sub user_01 --key-file /etc/bellwire/jwt.key
     #[command(subcommand, verbatim_doc_comment)]
     Token(token::Token),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// Does what the command line asks.
@@ -59,5 +63,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Reload(args) => control::reload::run(&cli.global, args),
         Verb::Drain(args) => control::drain::run(&cli.global, args),
         Verb::Token(token) => token::run(&cli.global, token),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => man::run(args),
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -141,11 +142,11 @@ fn refused(error: &Value) -> Failure {
 }
 
 /// Prints the answer as it is, without what only the conversation needs.
-pub(super) fn print_json(mut answer: Value) -> Result<(), Failure> {
+pub(super) fn print_json(global: &Global, mut answer: Value) -> Result<(), Failure> {
     if let Some(fields) = answer.as_object_mut() {
         fields.remove("ok");
     }
-    let mut out = crate::output::Out::new();
+    let mut out = crate::output::Out::new(global);
     out.json(&answer)?;
     out.flush()
 }
