@@ -121,6 +121,7 @@ impl From<OpenError> for Failure {
                     "use the bellwirectl of the build that made it; if that is no longer in use, remove the file",
                 ),
             ),
+            OpenError::Replaced { .. } | OpenError::NoTurn { .. } => (Exit::Busy, None),
             OpenError::NoSpace { .. } | OpenError::TooManyConsumers { .. } => (Exit::Busy, None),
             _ => (Exit::Wrong, None),
         };

@@ -4,6 +4,7 @@
 //! consumers. Data goes to standard output, words to standard error, and every failure has its exit code
 //! ([`exit::Exit`]). One verb, one file, in [`verbs`].
 
+mod bus;
 mod cli;
 mod exit;
 mod failure;

@@ -2,7 +2,9 @@
 
 mod bench;
 mod completions;
+mod consumers;
 mod control;
+mod gc;
 mod inspect;
 mod listen;
 mod ls;
@@ -22,6 +24,8 @@ use crate::failure::Failure;
 pub(crate) enum Verb {
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
+    Consumers(consumers::Consumers),
+    Gc(gc::Gc),
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
@@ -50,6 +54,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Ls(args) => ls::run(&cli.global, args),
         Verb::Inspect(args) => inspect::run(&cli.global, args),
+        Verb::Consumers(args) => consumers::run(&cli.global, args),
+        Verb::Gc(args) => gc::run(&cli.global, args),
         Verb::Tail(args) => tail::run(&cli.global, args),
         Verb::Publish(args) => publish::run(&cli.global, args),
         Verb::Listen(args) => listen::run(&cli.global, args),

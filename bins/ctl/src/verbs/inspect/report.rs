@@ -1,9 +1,10 @@
 //! What is said of a lane and of a consumer, as text and as JSON.
 
-use bellwire::inspect::{AckStatus, CursorStatus, CursorsStatus, LaneStatus, RingStatus};
+use bellwire::inspect::{CursorsStatus, LaneStatus};
 use serde::Serialize;
 
 use super::super::ls::state;
+use crate::bus::{self, Lag};
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Out, human};
@@ -44,17 +45,7 @@ struct ReaderReport {
     state: &'static str,
     gating: bool,
     released: u64,
-    rings: Vec<ReaderRing>,
-}
-
-#[derive(Serialize)]
-struct ReaderRing {
-    priority: usize,
-    acknowledged: u64,
-    unread_bytes: u64,
-    /// Records; none if it cannot be told.
-    unread: Option<u64>,
-    overtaken: bool,
+    rings: [Lag; 4],
 }
 
 impl<'a> LaneReport<'a> {
@@ -139,7 +130,7 @@ impl<'a> LaneReport<'a> {
                 reader.state.to_owned(),
                 if reader.gating { "yes" } else { "no" }.to_owned(),
             ];
-            cells.extend(reader.rings.iter().map(ReaderRing::cell));
+            cells.extend(reader.rings.iter().map(Lag::cell));
             cells.push(reader.released.to_string());
             readers.row_of(cells);
         }
@@ -147,40 +138,16 @@ impl<'a> LaneReport<'a> {
     }
 }
 
-impl ReaderRing {
-    fn new(ring: &RingStatus, cursor: &CursorStatus) -> Self {
-        let at = ring.priority.index();
-        let position = cursor.positions[at];
-        Self {
-            priority: at,
-            acknowledged: position,
-            unread_bytes: ring.position.saturating_sub(position),
-            unread: cursor.consumed[at].map(|consumed| ring.published.saturating_sub(consumed)),
-            overtaken: position < ring.oldest,
-        }
-    }
-
-    fn cell(&self) -> String {
-        match (self.overtaken, self.unread) {
-            (true, _) => "lost".to_owned(),
-            (false, Some(records)) => records.to_string(),
-            (false, None) => human::bytes(self.unread_bytes),
-        }
-    }
-}
-
-/// The consumers that have cursors for this lane, and those whose segment is gone but which it remembers.
+/// The consumers that have cursors for this lane.
 fn readers(lane: &LaneStatus, consumers: &[CursorsStatus]) -> Vec<ReaderReport> {
-    let ack_of = |key| lane.consumers.iter().find(|ack: &&AckStatus| ack.key == key);
     let here = consumers.iter().filter_map(|consumer| {
-        let cursor = consumer.lanes.iter().find(|cursor| cursor.lane_key == lane.key)?;
-        let ack = ack_of(consumer.key);
+        let ack = bus::ack(lane, consumer);
         Some(ReaderReport {
             consumer: consumer.name.clone(),
             state: state(Some(consumer.held)),
             gating: ack.is_some_and(|ack| ack.attachment != 0 && ack.attachment == consumer.attachment),
             released: ack.map_or(0, |ack| ack.released),
-            rings: lane.rings.iter().map(|ring| ReaderRing::new(ring, cursor)).collect(),
+            rings: bus::lag(lane, consumer)?,
         })
     });
     here.collect()
