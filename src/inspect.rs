@@ -23,6 +23,9 @@ pub use kernel::{KernelFeatures, kernel_features};
 #[cfg(not(bellwire_loom))]
 pub use stamp::Stamp;
 
+/// Length of a lane with the capacities that it has by default, in bytes.
+pub const DEFAULT_LANE_BYTES: u64 = crate::producer::DEFAULT_LEN as u64;
+
 /// A segment's file.
 #[derive(Clone, Debug)]
 pub struct Segment {

@@ -1,6 +1,6 @@
 //! `bellwirectl gc`: takes away what nobody holds and nobody needs.
 
-mod judge;
+pub(super) mod judge;
 
 use bellwire::inspect::Segment;
 use clap::Args;

@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod consumers;
 mod control;
+mod doctor;
 mod gc;
 mod inspect;
 mod listen;
@@ -26,6 +27,7 @@ pub(crate) enum Verb {
     Inspect(inspect::Inspect),
     Consumers(consumers::Consumers),
     Gc(gc::Gc),
+    Doctor(doctor::Doctor),
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
@@ -56,6 +58,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Inspect(args) => inspect::run(&cli.global, args),
         Verb::Consumers(args) => consumers::run(&cli.global, args),
         Verb::Gc(args) => gc::run(&cli.global, args),
+        Verb::Doctor(args) => doctor::run(&cli.global, args),
         Verb::Tail(args) => tail::run(&cli.global, args),
         Verb::Publish(args) => publish::run(&cli.global, args),
         Verb::Listen(args) => listen::run(&cli.global, args),

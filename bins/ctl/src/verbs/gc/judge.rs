@@ -9,7 +9,7 @@ use crate::bus::{self, Picture, Waits};
 
 /// What is to become of a segment, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::verbs) enum Verdict {
     Remove(String),
     Keep(String),
 }
@@ -20,7 +20,7 @@ use Verdict::{Keep, Remove};
 const BLANK_AGE: Duration = Duration::from_secs(60);
 
 /// Judges a segment whose owner is dead; whether he is, is for the caller to see to.
-pub(super) fn judge(picture: &Picture, segment: &Segment) -> Verdict {
+pub(in crate::verbs) fn judge(picture: &Picture, segment: &Segment) -> Verdict {
     let us = nix::unistd::geteuid();
     if !us.is_root() && segment.uid != us.as_raw() {
         return Keep(format!("owned by uid {}: only that user or root may remove it", segment.uid));
