@@ -84,8 +84,8 @@ fn removes(root: &Path) -> bool {
 /// The last value of RemoveIPC= in a file, if there is one.
 fn said(text: &str) -> Option<bool> {
     let values = text.lines().filter_map(|line| line.trim().strip_prefix("RemoveIPC"));
-    let values = values.filter_map(|rest| rest.trim_start().strip_prefix('='));
-    values.last().map(|value| !matches!(value.trim(), "no" | "n" | "false" | "f" | "off" | "0"))
+    let mut values = values.filter_map(|rest| rest.trim_start().strip_prefix('='));
+    values.next_back().map(|value| !matches!(value.trim(), "no" | "n" | "false" | "f" | "off" | "0"))
 }
 
 #[cfg(test)]
