@@ -1,6 +1,7 @@
 //! The verbs: one file each, with what only that verb needs beneath it.
 
 mod bench;
+pub(crate) mod check;
 mod completions;
 mod consumers;
 mod control;
@@ -13,6 +14,8 @@ mod man;
 mod publish;
 mod tail;
 mod token;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
@@ -28,6 +31,7 @@ pub(crate) enum Verb {
     Consumers(consumers::Consumers),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
+    Check(Box<check::Check>),
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
@@ -52,8 +56,10 @@ pub(crate) enum Verb {
 }
 
 /// Does what the command line asks.
-pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
-    match &cli.verb {
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let exit: Result<Exit, Failure> = match &cli.verb {
+        // Its codes are those of Nagios.
+        Verb::Check(args) => return Ok(check::run(&cli.global, args).into()),
         Verb::Ls(args) => ls::run(&cli.global, args),
         Verb::Inspect(args) => inspect::run(&cli.global, args),
         Verb::Consumers(args) => consumers::run(&cli.global, args),
@@ -74,5 +80,6 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Token(token) => token::run(&cli.global, token),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
-    }
+    };
+    exit.map(ExitCode::from)
 }
