@@ -146,7 +146,7 @@ fn reader(args: &Check, now: &Picture, consumer: &CursorsStatus, outcome: &mut O
     let name = &consumer.name;
     let next = Some(format!("start it again, or `bellwirectl consumers forget {name} --bus {}`", now.bus));
     if !waiting.is_empty() {
-        let what = format!("consumer {name} is dead and held for by {}", waiting.join(", "));
+        let what = format!("consumer {name} is dead, and rings are kept for it by {}", waiting.join(", "));
         outcome.trouble(State::Critical, what, next);
     } else if args.consumer.contains(name) {
         outcome.trouble(State::Critical, format!("consumer {name} is dead"), next);
