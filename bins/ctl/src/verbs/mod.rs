@@ -3,6 +3,7 @@
 mod bench;
 pub(crate) mod check;
 mod completions;
+mod config;
 mod consumers;
 mod control;
 mod doctor;
@@ -51,6 +52,12 @@ pub(crate) enum Verb {
     ///   bellwirectl token new --sub user_01 --key-file /etc/bellwire/jwt.key
     #[command(subcommand, verbatim_doc_comment)]
     Token(token::Token),
+    /// A gateway's configuration: a first one, what is wrong with one, what holds and why
+    ///
+    /// Example:
+    ///   bellwirectl config check /etc/bellwire/gateway.toml
+    #[command(subcommand, verbatim_doc_comment)]
+    Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -78,6 +85,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Reload(args) => control::reload::run(&cli.global, args),
         Verb::Drain(args) => control::drain::run(&cli.global, args),
         Verb::Token(token) => token::run(&cli.global, token),
+        Verb::Config(config) => config::run(&cli.global, config),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
     };
