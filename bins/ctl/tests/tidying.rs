@@ -4,9 +4,10 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bellwire::{Budget, Priority, Producer, ProducerOptions, Reader, ReaderOptions};
+use bellwire::{Budget, OpenError, Priority, Producer, ProducerOptions, Reader, ReaderOptions};
 use common::*;
 use serde_json::{Value, json};
 
@@ -236,6 +237,71 @@ fn what_has_been_adopted_or_made_anew_since_the_look_is_not_removed() {
     let _owner = small().open(&bus.0, "risk").unwrap();
     assert!(seized.remove().is_err());
     assert!(path.exists(), "the live owner's segment stays");
+}
+
+#[test]
+fn no_live_owner_ever_loses_its_segment_to_gc() {
+    /// Least that a run is worth, and what it ends with in any case.
+    const REMOVALS: u64 = 200;
+    const ROUNDS: u64 = 5_000;
+    let bus = Bus::new();
+    let running = AtomicBool::new(true);
+    let removed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let owners: Vec<_> = (0..4)
+            .map(|number| {
+                let (bus, removed) = (&bus, &removed);
+                // Two rivals for each of two names.
+                let name = ["even", "odd"][number % 2];
+                scope.spawn(move || {
+                    let path = bus.path("lane", name);
+                    let mut owned = 0;
+                    while owned < ROUNDS && removed.load(Ordering::Relaxed) < REMOVALS {
+                        let mut lane = match small().open(&bus.0, name) {
+                            Ok(lane) => lane,
+                            Err(OpenError::InUse { .. }) => {
+                                std::thread::sleep(Duration::from_millis(5));
+                                continue;
+                            }
+                            Err(error) => panic!("{error}"),
+                        };
+                        owned += 1;
+                        let inode = fs::metadata(&path).unwrap().ino();
+                        for _ in 0..3 {
+                            std::thread::sleep(Duration::from_millis(1));
+                            assert_eq!(
+                                fs::metadata(&path).unwrap().ino(),
+                                inode,
+                                "{name}: not ours any more"
+                            );
+                        }
+                        // Half of them are left and of use to nobody. The others hold something unread, and are removed by
+                        // hand while they are ours: names change hands as quickly as they can.
+                        if owned % 2 == 0 {
+                            lane.publish(&notice("unread")).unwrap();
+                            fs::remove_file(&path).unwrap();
+                        }
+                        drop(lane);
+                        std::thread::sleep(Duration::from_millis(owned % 8));
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while running.load(Ordering::Relaxed) {
+                    let ran = bus.ctl(&["gc", "--yes", "--json"]);
+                    assert!(matches!(ran.code, Some(0 | 3)), "{ran:#?}");
+                    let gone = ran.json().iter().filter(|entry| entry["removed"] == true).count();
+                    removed.fetch_add(gone as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let ended: Vec<_> = owners.into_iter().map(|owner| owner.join()).collect();
+        running.store(false, Ordering::Relaxed);
+        ended.into_iter().for_each(|ended| ended.unwrap());
+    });
+    assert!(removed.into_inner() >= REMOVALS, "gc seldom came in between");
 }
 
 #[test]

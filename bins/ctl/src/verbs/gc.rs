@@ -2,6 +2,7 @@
 
 pub(super) mod judge;
 
+use bellwire::OpenError;
 use bellwire::inspect::Segment;
 use clap::Args;
 use serde::Serialize;
@@ -111,7 +112,15 @@ fn entry<'a>(picture: &'a Picture, segment: &'a Segment) -> Entry<'a> {
 
 /// Removes the segment if it still is to be removed once nobody can own it.
 fn remove(global: &Global, segment: &Segment, entry: &mut Entry<'_>) -> Result<(), Failure> {
-    let seized = segment.seize(global.group.as_deref())?;
+    let seized = match segment.seize(global.group.as_deref()) {
+        Ok(seized) => seized,
+        // Somebody has come, or has been here, since we looked: no failure of ours.
+        Err(error @ (OpenError::InUse { .. } | OpenError::Replaced { .. } | OpenError::NotFound { .. })) => {
+            (entry.action, entry.reason) = ("keep", error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let now = Picture::take(global.bus(), global.group.as_deref())?;
     match judge(&now, segment) {
         Verdict::Remove(_) => {
