@@ -22,12 +22,12 @@ pub(crate) struct Picture {
 
 /// Whether a lane's producer keeps records for a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Waits {
     /// It does not overtake it.
     Yes,
     /// It has seen it and keeps room for it, but the two have not met on this lane yet.
-    Pending,
+    Unmet,
     /// It has given it up, because it was dead for too long.
     GaveUp,
     /// It does not know it.
@@ -111,15 +111,35 @@ pub(crate) fn waits(lane: &LaneStatus, consumer: &CursorsStatus) -> Waits {
     match ack(lane, consumer) {
         Some(ack) if ack.attachment != 0 => Waits::Yes,
         Some(ack) if ack.released > 0 => Waits::GaveUp,
-        // What the next producer of a dead lane makes of it is the next one's business.
-        Some(_) if lane.held => Waits::Pending,
-        _ => Waits::No,
+        Some(_) => Waits::Unmet,
+        None => Waits::No,
     }
 }
 
-/// How far that consumer is behind on that lane; none if it has no cursors there.
+impl Waits {
+    /// Whether the producer's rings fill with what that consumer does not read.
+    pub(crate) fn holds(self) -> bool {
+        matches!(self, Self::Yes | Self::Unmet)
+    }
+}
+
+/// How far that consumer is behind on that lane; none if the two have nothing to do with each other.
+///
+/// A consumer that the producer has seen and that has not attached to the lane has read nothing of it: all that is
+/// retained is kept for it, and the producer's rings fill as with any other.
 pub(crate) fn lag(lane: &LaneStatus, consumer: &CursorsStatus) -> Option<[Lag; 4]> {
-    let cursor = cursor(lane, consumer)?;
+    let Some(cursor) = cursor(lane, consumer) else {
+        return (waits(lane, consumer) == Waits::Unmet).then(|| {
+            lane.rings.map(|ring| Lag {
+                priority: ring.priority.index(),
+                acknowledged: ring.oldest,
+                unread_bytes: ring.position.saturating_sub(ring.oldest),
+                // A producer counts the records of a ring from its making, and not those that are left.
+                unread: (ring.position == ring.oldest).then_some(0),
+                overtaken: false,
+            })
+        });
+    };
     Some(lane.rings.map(|ring| {
         let at = ring.priority.index();
         let position = cursor.positions[at];

@@ -153,6 +153,34 @@ fn a_reader_that_lives_and_does_not_read_is_another_trouble_than_a_dead_one() {
 }
 
 #[test]
+fn a_ring_that_is_kept_for_a_consumer_that_never_attached_is_seen_to_be_full() {
+    let bus = Bus::new();
+    let gateway = ReaderOptions::new().open(&bus.0, "gateway").unwrap();
+    // As if it had been stopped before the lane came.
+    let mut producer = small().open(&bus.0, "risk").unwrap();
+    while producer.publish(&notice("fill")).is_ok() {}
+    let full = bus.ctl(&["doctor", "--json"]);
+    full.exits(1);
+    is_found(&bus, &full, "bad", "fill", Some("risk"), &["ring P3", "gateway has not read"]);
+    let check = bus.ctl(&["check", "--sample", "0"]);
+    assert!(check.exits(2).contains("ring P3 is "), "{check:#?}");
+    let consumers = bus.ctl(&["consumers"]);
+    assert!(consumers.exits(0).contains(" unmet "), "{consumers:#?}");
+    let inspect = bus.ctl(&["inspect", "risk", "--json"]).json().remove(0);
+    assert!(inspect["rings"][3]["unread"].as_u64() > Some(3500), "{inspect}");
+    assert_eq!(inspect["consumers"][0]["gating"], true);
+    // The next producer of the lane keeps it, too; and so does gc.
+    drop(producer);
+    assert!(bus.ctl(&["check", "--sample", "0"]).exits(2).contains("ring P3 is "));
+    drop(gateway);
+    let gc = bus.ctl(&["gc"]);
+    assert!(gc.exits(0).contains("not read to its end by gateway"), "{gc:#?}");
+    assert!(gc.out.contains("waited for by risk"), "{gc:#?}");
+    let mut producer = small().open(&bus.0, "risk").unwrap();
+    assert!(producer.publish(&notice("full")).is_err());
+}
+
+#[test]
 fn a_stopped_producer_is_told_from_a_live_one() {
     let bus = Bus::new();
     let mut child = bus.start(&["publish", "--producer", "engine", "--from", "-"]);

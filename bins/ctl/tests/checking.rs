@@ -152,6 +152,8 @@ fn a_gateway_is_asked_through_its_socket_and_its_admin_listener() {
     let well = check(&site.bus, &arguments);
     is_state(&well, OK, &["gateway gw-1 is ready", "'quarantined'=0", "'sessions'=0", "'gateway files'="]);
 
+    assert_eq!(well.out.matches("gateway files").count(), 1, "asked twice, said once: {well:#?}");
+
     // A ring whose next record says that it is longer than all that was committed.
     let lane = fs::File::options().read(true).write(true).open(bus_lane(&site)).unwrap();
     let data = 8192 + 3 * 4096;

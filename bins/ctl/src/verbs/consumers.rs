@@ -16,8 +16,8 @@ use crate::output::{Out, human};
 
 /// List the consumers of a bus, and how far each is behind on each lane
 ///
-/// GATING is whether the lane's producer waits for it: `yes`; `soon`, they have not met on this lane
-/// yet; `gave-up`, it was dead for longer than the producer's grace time and can be overtaken; `no`.
+/// GATING is whether the lane's producer waits for it: `yes`; `unmet`, it keeps everything for one that
+/// has not attached to this lane yet; `gave-up`, it was dead for longer than the producer's grace time and can be overtaken; `no`.
 /// P0 to P3 are unread records (`lost`: it was overtaken there), BYTES all that is unread, AGE the age
 /// of the oldest unread record, by its own timestamp.
 ///
@@ -133,7 +133,7 @@ impl Waits {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Yes => "yes",
-            Self::Pending => "soon",
+            Self::Unmet => "unmet",
             Self::GaveUp => "gave-up",
             Self::No => "no",
         }

@@ -7,7 +7,7 @@ use bellwire::{OpenError, SegmentKind};
 
 use super::Check;
 use super::outcome::{Figure, Outcome, State};
-use crate::bus::{self, Picture, Waits};
+use crate::bus::{self, Picture};
 use crate::failure::Failure;
 use crate::output::human;
 
@@ -87,7 +87,7 @@ fn producer(args: &Check, lane: &LaneStatus, outcome: &mut Outcome) {
 }
 
 fn fill(args: &Check, now: &Picture, lane: &LaneStatus, outcome: &mut Outcome) {
-    let gating = now.consumers.iter().filter(|one| bus::waits(lane, one) == Waits::Yes);
+    let gating = now.consumers.iter().filter(|one| bus::waits(lane, one).holds());
     let lags = gating.filter_map(|one| Some((one, bus::lag(lane, one)?)));
     let rings = lags.flat_map(|(one, lags)| lags.into_iter().map(move |lag| (one, lag)));
     let fills = rings.map(|(one, lag)| {
@@ -141,7 +141,7 @@ fn reader(args: &Check, now: &Picture, consumer: &CursorsStatus, outcome: &mut O
     if consumer.held {
         return;
     }
-    let waits = |lane: &&LaneStatus| matches!(bus::waits(lane, consumer), Waits::Yes | Waits::Pending);
+    let waits = |lane: &&LaneStatus| bus::waits(lane, consumer).holds();
     let waiting: Vec<_> = now.lanes.iter().filter(waits).map(|lane| &*lane.name).collect();
     let name = &consumer.name;
     let next = Some(format!("start it again, or `bellwirectl consumers forget {name} --bus {}`", now.bus));

@@ -102,10 +102,15 @@ impl Outcome {
     }
 
     pub(super) fn saw(&mut self, what: String) {
-        self.summary.push(what);
+        // A gateway that is asked twice is well once.
+        if !self.summary.contains(&what) {
+            self.summary.push(what);
+        }
     }
 
+    /// A label has one figure: the last.
     pub(super) fn figure(&mut self, figure: Figure) {
+        self.performance.retain(|other| other.label != figure.label);
         self.performance.push(figure);
     }
 

@@ -133,8 +133,8 @@ impl Report<'_> {
                 None => format!("{} unread", human::bytes(lane.unread_bytes)),
             };
             let waits = match (lane.gating, self.removed) {
-                (Waits::Yes | Waits::Pending, false) => "its producer waits for it",
-                (Waits::Yes | Waits::Pending, true) => "its producer waited for it",
+                (Waits::Yes | Waits::Unmet, false) => "its producer waits for it",
+                (Waits::Yes | Waits::Unmet, true) => "its producer waited for it",
                 (Waits::GaveUp, _) => "its producer has given it up",
                 (Waits::No, _) => "its producer does not wait for it",
             };

@@ -5,7 +5,7 @@ use bellwire::inspect::{CursorsStatus, LaneStatus};
 use super::finding::{Finding, Severity};
 use super::process;
 use super::segments::place;
-use crate::bus::{self, Picture, Waits};
+use crate::bus::{self, Picture};
 use crate::output::human;
 
 /// From this part of a ring on, in percent, somebody has to hurry.
@@ -125,7 +125,7 @@ fn rings(picture: &Picture, lane: &LaneStatus, group: Option<&str>) -> Finding {
 
 /// The consumer and the ring for which the lane's producer has the least room.
 fn slowest<'a>(picture: &'a Picture, lane: &LaneStatus) -> Option<Slowest<'a>> {
-    let gating = picture.consumers.iter().filter(|one| bus::waits(lane, one) == Waits::Yes);
+    let gating = picture.consumers.iter().filter(|one| bus::waits(lane, one).holds());
     let each = gating.filter_map(|one| Some((one, bus::lag(lane, one)?)));
     let rings = each.flat_map(|(consumer, lags)| {
         lags.into_iter().map(move |lag| Slowest {
@@ -145,7 +145,7 @@ fn consumer(picture: &Picture, consumer: &CursorsStatus) -> Finding {
     let waiting: Vec<_> = picture
         .lanes
         .iter()
-        .filter(|lane| matches!(bus::waits(lane, consumer), Waits::Yes | Waits::Pending))
+        .filter(|lane| bus::waits(lane, consumer).holds())
         .map(|lane| &*lane.name)
         .collect();
     if waiting.is_empty() {

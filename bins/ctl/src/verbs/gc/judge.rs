@@ -99,7 +99,7 @@ fn consumer(picture: &Picture, consumer: &CursorsStatus) -> Verdict {
         let lanes = picture.lanes.iter().filter(|lane| wanted.contains(&bus::waits(lane, consumer)));
         lanes.map(|lane| &*lane.name).collect()
     };
-    let waiting = on(&[Waits::Yes, Waits::Pending]);
+    let waiting = on(&[Waits::Yes, Waits::Unmet]);
     if !waiting.is_empty() {
         return Keep(format!(
             "dead, and waited for by {}: start it again, or `bellwirectl consumers forget {}`",

@@ -196,14 +196,14 @@ impl<'a> LaneReport<'a> {
     }
 }
 
-/// The consumers that have cursors for this lane.
+/// The consumers that read this lane, or for whom it is kept.
 fn readers(lane: &LaneStatus, consumers: &[CursorsStatus]) -> Vec<ReaderReport> {
     let here = consumers.iter().filter_map(|consumer| {
         let ack = bus::ack(lane, consumer);
         Some(ReaderReport {
             consumer: consumer.name.clone(),
             state: state(Some(consumer.held)),
-            gating: ack.is_some_and(|ack| ack.attachment != 0 && ack.attachment == consumer.attachment),
+            gating: bus::waits(lane, consumer).holds(),
             released: ack.map_or(0, |ack| ack.released),
             rings: bus::lag(lane, consumer)?,
         })
