@@ -48,6 +48,8 @@ mod kernel;
 #[cfg(bellwire_loom)]
 use crate::loom::kernel;
 
+#[cfg(not(bellwire_loom))]
+pub(crate) use kernel::{has_barriers, has_waits_on_many};
 pub(crate) use kernel::{register_for_barriers, sleep, wake_all};
 
 /// Longest sleep on a lane whose producer cannot be fenced.

@@ -1,5 +1,10 @@
 //! Looking at a bus without disturbing it: segments, lanes and cursors as they are now, through read-only mappings.
 
+#[cfg(not(bellwire_loom))]
+mod kernel;
+#[cfg(not(bellwire_loom))]
+mod stamp;
+
 use crate::sync::Ordering;
 use std::path::PathBuf;
 
@@ -9,6 +14,17 @@ use crate::notification::Priority;
 use crate::region::directory::files;
 use crate::region::foreign::{ForeignCursors, ForeignLane, ForeignSegment};
 use crate::region::{OpenError, Trust};
+use crate::tap::{Tap, TapStart};
+
+#[cfg(not(bellwire_loom))]
+pub use crate::region::removal::Seized;
+#[cfg(not(bellwire_loom))]
+pub use kernel::{KernelFeatures, kernel_features};
+#[cfg(not(bellwire_loom))]
+pub use stamp::Stamp;
+
+/// Length of a lane with the capacities that it has by default, in bytes.
+pub const DEFAULT_LANE_BYTES: u64 = crate::producer::DEFAULT_LEN as u64;
 
 /// A segment's file.
 #[derive(Clone, Debug)]
@@ -54,6 +70,8 @@ pub struct LaneStatus {
     pub held: bool,
     /// Whether readers may sleep on it for longer than a millisecond.
     pub membarrier: bool,
+    /// Wall clock minus monotonic clock in nanoseconds, at the producer's last look; 0 if there was none.
+    pub wall_minus_monotonic: i64,
     /// How often somebody was woken.
     pub doorbell: u32,
     /// P0 to P3.
@@ -186,6 +204,18 @@ fn segment(file: &str, bus: &str, kind: SegmentKind, name: &str) -> Option<Segme
     })
 }
 
+#[cfg(not(bellwire_loom))]
+impl Segment {
+    /// Holds the segment so that nobody can become its owner, for removing it. It must be this very file still, of this
+    /// user or of the members of `group`, and its owner dead.
+    ///
+    /// # Errors
+    /// [`OpenError`]; among others [`OpenError::InUse`] and [`OpenError::Replaced`].
+    pub fn seize(&self, group: Option<&str>) -> Result<Seized, OpenError> {
+        Seized::new(&self.path, self.inode, &Trust::with_group(group)?)
+    }
+}
+
 impl LaneStatus {
     /// Reads the header of a lane of this user, or of the members of `group`.
     ///
@@ -225,6 +255,7 @@ impl LaneStatus {
             pid: header.owner.pid.load(Ordering::Relaxed),
             held: lane.segment().owner_lives(),
             membarrier: header.owner.membarrier.load(Ordering::Relaxed) != 0,
+            wall_minus_monotonic: header.owner.wall_minus_monotonic.load(Ordering::Relaxed),
             doorbell: header.doorbell.load(Ordering::Relaxed),
             rings,
             consumers: consumers.collect(),
@@ -267,6 +298,21 @@ impl CursorsStatus {
         cursors.segment().still_whole()?;
         Ok(status)
     }
+}
+
+/// The time of the record at each of these positions of a lane's rings, in nanoseconds since the Unix epoch: its own
+/// timestamp, given or that of publishing. `None` where no record begins there, or none is left.
+///
+/// # Errors
+/// As for [`LaneStatus::read`].
+pub fn times_at(
+    bus: &str,
+    lane: &str,
+    group: Option<&str>,
+    positions: [Option<u64>; 4],
+) -> Result<[Option<i64>; 4], OpenError> {
+    let tap = Tap::open_in_group(bus, lane, TapStart::Oldest, group)?;
+    Ok(Priority::ALL.map(|priority| tap.time_at(priority, positions[priority.index()]?)))
 }
 
 /// Removes the segments of a bus that nobody holds, of this user; tells which. What they still held is gone.

@@ -37,7 +37,7 @@ pub(crate) const LANE_MAGIC: u64 = u64::from_le_bytes(*b"BELLLANE");
 /// "BELLCURS", little-endian.
 pub(crate) const CURSORS_MAGIC: u64 = u64::from_le_bytes(*b"BELLCURS");
 /// Changes whenever anything in this file or in a record's header changes its meaning.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 1;
 /// Reads as another number on a machine of the other byte order.
 const BYTE_ORDER: u32 = 0x0102_0304;
 

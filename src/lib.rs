@@ -71,7 +71,7 @@ mod tap;
 
 pub use bus::{CONSUMERS_MAX, DEFAULT_BUS, LANES_MAX, NAME_LEN_MAX, NameError, SegmentKind, check_name};
 pub use codec::EncodeError;
-pub use layout::{IdentityError, abi_fingerprint};
+pub use layout::{IdentityError, LAYOUT_VERSION, abi_fingerprint};
 pub use notification::*;
 pub use presence::Presence;
 pub use producer::{Batch, Counters, Producer, ProducerOptions, PublishError, Published};

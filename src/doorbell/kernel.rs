@@ -26,6 +26,24 @@ pub(crate) fn barrier() -> bool {
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0 }
 }
 
+/// Whether this kernel has the barriers that [`barrier`] and [`register_for_barriers`] ask for.
+pub(crate) fn has_barriers() -> bool {
+    const MEMBARRIER_CMD_QUERY: libc::c_int = 0;
+    // SAFETY: membarrier takes no pointers.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) };
+    let wanted = MEMBARRIER_CMD_GLOBAL_EXPEDITED | MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED;
+    commands >= 0 && commands & libc::c_long::from(wanted) == libc::c_long::from(wanted)
+}
+
+/// Whether this kernel can sleep on several words, and lets us.
+pub(crate) fn has_waits_on_many() -> bool {
+    let nothing = std::ptr::null::<FutexWaitv>();
+    // SAFETY: with no waiter at all the kernel looks at no pointer: it refuses the number, if it knows the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex_waitv, nothing, 0u32, 0u32, nothing, libc::CLOCK_MONOTONIC) };
+    result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
+}
+
 /// Wakes everybody who sleeps on the word, in any process.
 pub(crate) fn wake_all(word: &AtomicU32) {
     // SAFETY: a valid, aligned word; FUTEX_WAKE only uses its address.

@@ -9,6 +9,7 @@ pub(crate) mod consumers;
 mod options;
 
 pub use batch::Batch;
+pub(crate) use options::DEFAULT_LEN;
 pub use options::ProducerOptions;
 
 use crate::bus::SegmentKind;

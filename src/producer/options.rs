@@ -23,6 +23,10 @@ use crate::ring::{COUNT_MAX, Place};
 /// Capacities by default: the counts that were asked for, of records of 256 bytes.
 const CAPACITIES: [usize; 4] = [10_000 * 256, 50_000 * 256, 100_000 * 256, 50_000 * 256];
 
+/// Length of a lane with these capacities, in bytes.
+pub(crate) const DEFAULT_LEN: usize =
+    layout::DATA_START + CAPACITIES[0] + CAPACITIES[1] + CAPACITIES[2] + CAPACITIES[3];
+
 /// Largest capacity of one ring: positions must not overflow, and nobody has more memory.
 const CAPACITY_MAX: usize = 1 << 40;
 

@@ -1,6 +1,7 @@
 //! Segments: files in /dev/shm, mapped. Ours with write access, everybody else's without.
 //!
 //! - [`owned`]: create or adopt the one segment this process writes, and hold its lock.
+//! - [`removal`]: take away one that nobody owns.
 //! - [`foreign`]: map somebody else's read-only, after checking whose it is.
 //! - [`guard`]: surviving that somebody truncates what is mapped.
 //! - [`lock`]: the lock that says "the owner lives".
@@ -15,6 +16,8 @@ pub(crate) mod fork;
 pub(crate) mod guard;
 pub(crate) mod lock;
 pub(crate) mod owned;
+#[cfg(not(bellwire_loom))]
+pub(crate) mod removal;
 
 #[cfg(bellwire_loom)]
 pub(crate) use crate::loom::segments::{self as directory, self as foreign};
@@ -49,6 +52,12 @@ pub enum OpenError {
         match .expected_gid { Some(gid) => format!(" or gid {gid}"), None => " (no group is configured)".into() }
     )]
     ForeignOwner { path: PathBuf, uid: u32, gid: u32, expected_uid: u32, expected_gid: Option<u32> },
+    /// Another file has its name now.
+    #[error("{}: another segment has this name since it was looked at; look again", path.display())]
+    Replaced { path: PathBuf },
+    /// Processes that make segments do not let others have their turn.
+    #[error("{}: not removed, since segments are being made at this moment; try again", path.display())]
+    NoTurn { path: PathBuf },
     /// Others than its owner may write to it.
     #[error("{}: mode {mode:04o} lets others than the owner write; expected 0600 or 0640", path.display())]
     Writable { path: PathBuf, mode: u32 },

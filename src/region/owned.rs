@@ -217,9 +217,23 @@ fn create(path: &Path, len: usize, header: &[u8], trust: &Trust) -> Result<Optio
 /// /dev/shm, and then none of them gets it.
 ///
 /// It is a courtesy and nothing depends on it: anybody may lock /dev/shm, so nobody waits for long.
-struct Turn(Option<File>);
+pub(super) struct Turn(Option<File>);
 
 impl Turn {
+    /// A turn of its own within `patience`, whatever has the name; none if others do not let it have one.
+    #[cfg(not(bellwire_loom))]
+    pub(super) fn take(patience: Duration) -> Option<Self> {
+        let until = Instant::now() + patience;
+        let dir = File::open(SHM_DIR).ok()?;
+        while dir.try_lock().is_err() {
+            if Instant::now() >= until {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(Self(Some(dir)))
+    }
+
     /// Waits for its turn, until the name is taken, or until it has waited long enough.
     fn wait(path: &Path) -> Self {
         const LONG_ENOUGH: Duration = Duration::from_secs(2);
@@ -256,7 +270,7 @@ fn allocate(file: &File, path: &Path, len: usize) -> Result<(), OpenError> {
 }
 
 /// Says whose a file is that we may not open, where that is the reason.
-fn refused(path: &Path, trust: &Trust, error: std::io::Error) -> OpenError {
+pub(super) fn refused(path: &Path, trust: &Trust, error: std::io::Error) -> OpenError {
     if let Ok(stat) = nix::sys::stat::lstat(path) {
         if let Some(found) = not_a_file(&stat) {
             return OpenError::NotAFile { path: path.to_owned(), found };
@@ -283,8 +297,7 @@ fn lock(mut file: File) -> nix::Result<Result<LockedFile, u32>> {
             }
             Err(file) => file,
         };
-        let mut bytes = [0; 4];
-        let pid = file.read_exact_at(&mut bytes, OWNER_AT as u64).map_or(0, |()| u32::from_le_bytes(bytes));
+        let pid = owner_pid(&file);
         if is_running(pid) || Instant::now() >= until {
             return Ok(Err(pid));
         }
@@ -305,6 +318,12 @@ fn name_owner(file: &File) {
     if is_ours {
         let _ = file.write_all_at(&std::process::id().to_le_bytes(), OWNER_AT as u64);
     }
+}
+
+/// The pid that a segment names as its owner's; 0 if none.
+pub(super) fn owner_pid(file: &File) -> u32 {
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, OWNER_AT as u64).map_or(0, |()| u32::from_le_bytes(bytes))
 }
 
 /// Whether a process has that pid and has not ended, as far as this process can see.

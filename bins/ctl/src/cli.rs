@@ -15,7 +15,13 @@ const STYLES: Styles = Styles::styled()
 /// Look at a Bellwire bus, publish to it, and listen to its gateway
 ///
 /// Whatever only looks, maps shared memory read-only: it can disturb nobody. Data goes to standard
-/// output, words to standard error. Start with `bellwirectl ls`.
+/// output, words to standard error. Start with `bellwirectl ls`; `bellwirectl doctor` says what is wrong
+/// and what to do about it.
+///
+/// With --json, every object has the number `schema` first: it is 1, and grows when a field is removed
+/// or means something else; fields may be added without that. Two outputs have none, because they are
+/// the gateway's protocol and have its version: what `tail --json` and `listen --json` show of
+/// notifications. Colours are for terminals only, and not where NO_COLOR is set.
 #[derive(Parser, Debug)]
 #[command(name = "bellwirectl", version, styles = STYLES, after_help = EXIT_CODES, verbatim_doc_comment)]
 #[command(infer_long_args = true, disable_help_subcommand = false, max_term_width = 110)]
@@ -36,9 +42,12 @@ pub(crate) struct Global {
     /// The group whose segments are trusted, as producers and gateway were told [default: only your own]
     #[arg(long, global = true, env = "BELLWIRE_GROUP", value_name = "NAME")]
     pub(crate) group: Option<String>,
-    /// One JSON object a line instead of text
+    /// One JSON object a line instead of text; `schema` in it is the version of its fields
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Tables without their headings
+    #[arg(long, global = true)]
+    pub(crate) no_header: bool,
 }
 
 impl Global {

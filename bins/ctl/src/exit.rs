@@ -20,7 +20,7 @@ pub(crate) enum Exit {
     Unusable = 6,
 }
 
-/// The text in `--help`.
+/// The text in `--help` and in the man pages.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done; also when the reader of our output went away (`| head`)

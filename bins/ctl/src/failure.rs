@@ -74,6 +74,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, and what to do next.
+    pub(crate) fn into_words(self) -> (String, Option<String>) {
+        (self.what, self.next)
+    }
+
     pub(crate) fn print(&self) {
         if self.what.is_empty() {
             return;
@@ -89,8 +94,14 @@ impl Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&OpenError> for Failure {
+    fn from(error: &OpenError) -> Self {
         use io::ErrorKind::{NotFound, PermissionDenied};
-        let (exit, next) = match &error {
+        let (exit, next) = match error {
             OpenError::Name(_) | OpenError::Capacity { .. } | OpenError::Capacities { .. } => {
                 (Exit::Usage, None)
             }
@@ -121,6 +132,7 @@ impl From<OpenError> for Failure {
                     "use the bellwirectl of the build that made it; if that is no longer in use, remove the file",
                 ),
             ),
+            OpenError::Replaced { .. } | OpenError::NoTurn { .. } => (Exit::Busy, None),
             OpenError::NoSpace { .. } | OpenError::TooManyConsumers { .. } => (Exit::Busy, None),
             _ => (Exit::Wrong, None),
         };

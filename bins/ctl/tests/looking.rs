@@ -105,6 +105,41 @@ fn inspect_shows_rings_and_who_has_read_how_far() {
 }
 
 #[test]
+fn inspect_shows_rates_between_two_looks_and_how_old_the_oldest_unread_is() {
+    let bus = Bus::new();
+    let mut producer = Producer::open(&bus.0, "risk").unwrap();
+    let mut reader = ReaderOptions::new().open(&bus.0, "gateway").unwrap();
+    reader.refresh();
+    producer.look();
+    let at = producer.publish(&margin_call("user_01", "unread")).unwrap().timestamp;
+    let once = bus.ctl(&["inspect", "risk", "--json"]).json().remove(0);
+    assert_eq!(once["rings"][0]["oldest_unread_at"], at);
+    assert!(once["rings"][1]["oldest_unread_at"].is_null() && once["rings"][0]["published_per_s"].is_null());
+    assert!(bus.ctl(&["inspect", "risk"]).exits(0).contains(" AGE "));
+
+    let looking = bus.start(&["inspect", "risk", "--interval", "1s", "--json"]);
+    let looking = std::thread::spawn(move || finish(looking));
+    while !looking.is_finished() {
+        producer.publish(&notice("on")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let rated = looking.join().unwrap().json().remove(0);
+    let rate = |ring: usize, name: &str| rated["rings"][ring][name].as_f64().unwrap();
+    assert!(rate(3, "published_per_s") > 1.0 && rate(3, "bytes_per_s") > 64.0, "{rated}");
+    assert_eq!((rate(0, "published_per_s"), rate(3, "refused_per_s")), (0.0, 0.0));
+
+    let mut watching = bus.start(&["inspect", "risk", "--watch", "--interval", "50ms"]);
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    for _ in 0..2 {
+        assert!(lines.any(|line| line.starts_with("at 2")), "never shown again");
+        assert!(lines.any(|line| line.starts_with("RING ") && line.contains("RECORDS/S")));
+    }
+    signal(&watching, Signal::SIGINT);
+    drop(lines);
+    assert_eq!(finish(watching).code, Some(0));
+}
+
+#[test]
 fn looking_changes_no_byte_of_any_segment() {
     let bus = Bus::new();
     let mut producer = Producer::open(&bus.0, "risk").unwrap();
@@ -115,6 +150,11 @@ fn looking_changes_no_byte_of_any_segment() {
     let before = bytes();
     bus.ctl(&["ls"]).exits(0);
     bus.ctl(&["inspect"]).exits(0);
+    bus.ctl(&["consumers"]).exits(0);
+    bus.ctl(&["consumers", "forget", "gateway"]).exits(5);
+    bus.ctl(&["gc"]).exits(0);
+    bus.ctl(&["doctor"]);
+    bus.ctl(&["check", "--sample", "0"]);
     bus.ctl(&["tail", "--all", "--from", "oldest", "--seconds", "0"]).exits(0);
     assert!(before == bytes());
     drop(reader);

@@ -29,8 +29,11 @@ struct Arguments {
     /// Say what is wrong with the configuration, and end
     #[arg(long)]
     check: bool,
-    /// For a developer's machine: loopback, a free port, a journal that goes away, a key made and printed
+    /// Print every key with its value and where that is from, one JSON object a line, and end
     #[arg(long, conflicts_with = "check")]
+    show: bool,
+    /// For a developer's machine: loopback, a free port, a journal that goes away, a key made and printed
+    #[arg(long, conflicts_with_all = ["check", "show"])]
     dev: bool,
 }
 
@@ -39,6 +42,9 @@ const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.show {
+        return show(arguments.config.as_deref());
+    }
     let mut config = match load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return complain(&error, MISCONFIGURED),
@@ -74,9 +80,30 @@ fn main() -> ExitCode {
 }
 
 fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Config::load(file, environment)
+    Config::load(file, environment())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn show(file: Option<&Path>) -> ExitCode {
+    use std::io::Write as _;
+    let settings = match Config::settings(file, environment()) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&error, MISCONFIGURED),
+    };
+    let mut lines = String::new();
+    for setting in &settings {
+        match serde_json::to_string(setting) {
+            Ok(line) => lines.extend([&*line, "\n"]),
+            Err(error) => return complain(&error, FAILED),
+        }
+    }
+    // Nobody may be reading any more (`| head`).
+    let _ = std::io::stdout().lock().write_all(lines.as_bytes());
+    ExitCode::SUCCESS
 }
 
 async fn serve(

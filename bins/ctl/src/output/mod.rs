@@ -13,6 +13,7 @@ use anstream::AutoStream;
 use anstyle::Style;
 use serde::Serialize;
 
+use crate::cli::Global;
 use crate::failure::Failure;
 
 /// Standard output, buffered: a verb that waits flushes before it does.
@@ -20,13 +21,26 @@ pub(crate) struct Out {
     writer: BufWriter<Stdout>,
     /// Whether it is a terminal that wants colours (NO_COLOR, CLICOLOR and TERM are heeded).
     color: bool,
+    /// Whether tables have headings.
+    headings: bool,
+}
+
+/// Version of the fields of what `--json` prints: grows when a field is removed or means something else.
+pub(crate) const JSON_SCHEMA: u32 = 1;
+
+/// An object behind the version of its fields.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    object: &'a T,
 }
 
 impl Out {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(global: &Global) -> Self {
         let stdout = io::stdout();
         let color = stdout.is_terminal() && AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
-        Self { writer: BufWriter::new(stdout), color }
+        Self { writer: BufWriter::new(stdout), color, headings: !global.no_header }
     }
 
     /// One line of text.
@@ -40,9 +54,10 @@ impl Out {
         written.map_err(|error| Failure::output(&error))
     }
 
-    /// One JSON object on a line.
-    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let written = serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from);
+    /// One JSON object on a line, with the version of its fields.
+    pub(crate) fn json(&mut self, object: &impl Serialize) -> Result<(), Failure> {
+        let object = Versioned { schema: JSON_SCHEMA, object };
+        let written = serde_json::to_writer(&mut self.writer, &object).map_err(io::Error::from);
         let written = written.and_then(|()| self.writer.write_all(b"\n"));
         written.map_err(|error| Failure::output(&error))
     }
@@ -58,5 +73,9 @@ impl Out {
 
     pub(crate) fn color(&self) -> bool {
         self.color
+    }
+
+    pub(crate) fn headings(&self) -> bool {
+        self.headings
     }
 }

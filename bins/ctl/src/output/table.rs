@@ -55,9 +55,11 @@ impl Table {
             line.truncate(line.trim_end().len());
             line
         };
-        let heading = line(&mut self.columns.iter().map(|(name, _)| *name));
-        let heading = out.styled(Style::new().bold(), heading);
-        out.line(heading)?;
+        if out.headings() {
+            let heading = line(&mut self.columns.iter().map(|(name, _)| *name));
+            let heading = out.styled(Style::new().bold(), heading);
+            out.line(heading)?;
+        }
         self.rows.iter().try_for_each(|row| out.line(line(&mut row.iter().map(String::as_str))))
     }
 }

@@ -137,7 +137,7 @@ pub(crate) fn run(global: &Global, args: &Bench) -> Result<Exit, Failure> {
     report.verdict.complaint = run.fleet.complaint.take();
     report.verdict.broken = run.fleet.broken;
     // What was measured before something went wrong is still worth reading.
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&report)?
     } else {

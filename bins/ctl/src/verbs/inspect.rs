@@ -2,6 +2,8 @@
 
 mod report;
 
+use std::time::{Duration, Instant};
+
 use bellwire::inspect::{self, CursorsStatus, LaneStatus};
 use bellwire::{OpenError, SegmentKind};
 use clap::Args;
@@ -10,14 +12,21 @@ use self::report::{ConsumerReport, LaneReport};
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{self, Failure, words};
-use crate::output::Out;
+use crate::names;
+use crate::output::{Out, human};
+use crate::stop::Stop;
 
-/// Show the state of lanes: rings, fill, refusals, and who has read how far
+/// How often --watch looks, unless told otherwise.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Show the state of lanes: rings, fill, refusals, rates, and who has read how far
 ///
 /// Rings: CAPACITY; UNREAD by the slowest consumer that the producer waits for, and how much of the
-/// capacity that is (FILL); HIGH-WATER, the most it ever was; RETAINED, what a newcomer could still
-/// read; PUBLISHED records; REFUSED publishes, because the ring was full; POSITION and OLDEST, bytes
-/// ever written and the position of the oldest record that is still there.
+/// capacity that is (FILL); AGE of the oldest record that it has not read, by that record's timestamp;
+/// HIGH-WATER, the most that ever was unread; RETAINED, what a newcomer could still read; PUBLISHED
+/// records; REFUSED publishes, because the ring was full; POSITION and OLDEST, bytes ever written and
+/// the position of the oldest record that is still there. With --interval or --watch also what came
+/// each second between two looks: RECORDS/S, BYTES/S, REFUSED/S.
 ///
 /// Consumers: whether they live; GATING, whether the producer waits for them (`no`: it reads like a
 /// tap and can be overtaken); UNREAD records per ring (`lost`: it was overtaken there); LET GO, how
@@ -28,7 +37,8 @@ use crate::output::Out;
 ///
 /// Examples:
 ///   bellwirectl inspect
-///   bellwirectl inspect matching-engine
+///   bellwirectl inspect matching-engine --interval 1s
+///   bellwirectl inspect --watch
 ///   bellwirectl inspect --json | jq 'select(.lane) | {lane, refused: [.rings[].refused]}'
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -36,19 +46,87 @@ pub(crate) struct Inspect {
     /// Only this lane: its producer's name
     #[arg(value_name = "LANE")]
     lane: Option<String>,
+    /// Look twice, so far apart, and show rates
+    #[arg(long, value_name = "TIME", value_parser = names::duration)]
+    interval: Option<Duration>,
+    /// Show it again every --interval (2 s by default), until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// A bus, or one lane of it, as it was at one moment.
+struct Seen {
+    lanes: Vec<LaneStatus>,
+    consumers: Vec<CursorsStatus>,
+    at: Instant,
+    /// Of segments that could not be read; said already.
+    fault: Option<Exit>,
 }
 
 pub(crate) fn run(global: &Global, args: &Inspect) -> Result<Exit, Failure> {
+    let interval = args.interval.or(args.watch.then_some(WATCH));
+    let mut seen = look(global, args, true)?;
+    let mut out = Out::new(global);
+    let Some(interval) = interval else {
+        show(global, args, &mut out, &seen, None)?;
+        return Ok(end(global, args, &seen));
+    };
+    let stop = if args.watch { Stop::on_signals() } else { Ok(Stop::never()) };
+    let stop = stop.map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
+    loop {
+        wait(interval, &stop);
+        if stop.asked() {
+            return Ok(Exit::Ok);
+        }
+        // What is wrong has been said once.
+        let now = look(global, args, false)?;
+        if args.watch && !global.json {
+            out.line(format!("at {}", human::time(human::now_ns())))?;
+        }
+        show(global, args, &mut out, &now, Some(&seen))?;
+        if !args.watch {
+            return Ok(end(global, args, &seen));
+        }
+        if !global.json {
+            out.line("")?;
+            out.flush()?;
+        }
+        seen = now;
+    }
+}
+
+/// Sleeps in parts, so that Ctrl-C ends it at once.
+fn wait(time: Duration, stop: &Stop) {
+    const PART: Duration = Duration::from_millis(50);
+    let until = Instant::now() + time;
+    while !stop.asked() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(PART));
+    }
+}
+
+fn end(global: &Global, args: &Inspect, seen: &Seen) -> Exit {
+    if seen.lanes.is_empty() && args.lane.is_none() && seen.fault.is_none() {
+        words(format_args!("bus {} has consumers but no lane: no producer has come yet", global.bus()));
+    }
+    seen.fault.unwrap_or(Exit::Ok)
+}
+
+fn look(global: &Global, args: &Inspect, aloud: bool) -> Result<Seen, Failure> {
     let (bus, group) = (global.bus(), global.group.as_deref());
     let segments = inspect::segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
     let names =
         |kind| segments.iter().filter(move |segment| segment.kind == kind).map(|segment| &*segment.name);
-
-    let mut faults = Vec::new();
+    let mut fault = None;
     let mut note = |error: OpenError| {
         let failure = Failure::from(error);
-        failure.print();
-        faults.push(failure.exit);
+        if aloud {
+            failure.print();
+        }
+        fault.get_or_insert(failure.exit);
     };
     let lanes: Vec<_> = match &args.lane {
         Some(lane) => {
@@ -64,32 +142,42 @@ pub(crate) fn run(global: &Global, args: &Inspect) -> Result<Exit, Failure> {
     if segments.is_empty() {
         return Err(Failure::new(Exit::Nothing, format!("nothing on bus {bus}")).next(failure::no_lanes(bus)));
     }
+    Ok(Seen { lanes, consumers, at: Instant::now(), fault })
+}
 
-    let mut out = Out::new();
-    for (at, lane) in lanes.iter().enumerate() {
-        let report = LaneReport::new(bus, lane, &consumers);
+fn show(
+    global: &Global,
+    args: &Inspect,
+    out: &mut Out,
+    seen: &Seen,
+    before: Option<&Seen>,
+) -> Result<(), Failure> {
+    let (bus, group) = (global.bus(), global.group.as_deref());
+    for (at, lane) in seen.lanes.iter().enumerate() {
+        let was = before.and_then(|before| {
+            let lane = before.lanes.iter().find(|was| was.key == lane.key)?;
+            Some((lane, seen.at.duration_since(before.at)))
+        });
+        let report = LaneReport::new(bus, group, lane, &seen.consumers, was);
         if global.json {
             out.json(&report)?;
         } else {
             if at > 0 {
                 out.line("")?;
             }
-            report.print(&mut out)?;
+            report.print(out)?;
         }
     }
     if args.lane.is_none() {
+        let consumers = seen.consumers.iter();
         let reports: Vec<_> =
-            consumers.iter().map(|consumer| ConsumerReport::new(bus, consumer, &lanes)).collect();
+            consumers.map(|consumer| ConsumerReport::new(bus, consumer, &seen.lanes)).collect();
         if global.json {
             reports.iter().try_for_each(|report| out.json(report))?;
         } else if !reports.is_empty() {
             out.line("")?;
-            ConsumerReport::print_all(&mut out, &reports)?;
+            ConsumerReport::print_all(out, &reports)?;
         }
     }
-    out.flush()?;
-    if lanes.is_empty() && args.lane.is_none() && faults.is_empty() {
-        words(format_args!("bus {bus} has consumers but no lane: no producer has come yet"));
-    }
-    Ok(faults.first().copied().unwrap_or(Exit::Ok))
+    out.flush()
 }

@@ -147,7 +147,7 @@ pub(crate) fn run(global: &Global, args: &Listen) -> Result<Exit, Failure> {
         snapshot: args.snapshot,
         count: args.count,
     };
-    let mut listener = Listener::new(wish, tokens, positions, resume_file, Printer::new(show));
+    let mut listener = Listener::new(wish, tokens, positions, resume_file, Printer::new(global, show));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

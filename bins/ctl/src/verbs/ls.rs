@@ -58,7 +58,7 @@ pub(crate) fn run(global: &Global, _: &Ls) -> Result<Exit, Failure> {
     if entries.is_empty() {
         return Err(nothing(global));
     }
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         entries.iter().try_for_each(|entry| out.json(entry))?;
     } else {
@@ -91,10 +91,7 @@ fn entry(segment: Segment, group: Option<&str>) -> Entry {
     };
     let problem = pid.as_ref().err().map(ToString::to_string);
     Entry {
-        kind: match segment.kind {
-            SegmentKind::Lane => "lane",
-            SegmentKind::Cursors => "consumer",
-        },
+        kind: kind(segment.kind),
         state: state(segment.held),
         pid: pid.ok().filter(|pid| *pid != 0),
         owner: owner(segment.uid, segment.gid),
@@ -124,6 +121,14 @@ fn print(out: &mut Out, entries: &[Entry]) -> Result<(), Failure> {
         ]);
     }
     table.print(out)
+}
+
+/// What a segment is, in one word.
+pub(super) fn kind(kind: SegmentKind) -> &'static str {
+    match kind {
+        SegmentKind::Lane => "lane",
+        SegmentKind::Cursors => "consumer",
+    }
 }
 
 /// Whether an owner lives, in one word.

@@ -1,14 +1,23 @@
 //! The verbs: one file each, with what only that verb needs beneath it.
 
 mod bench;
+pub(crate) mod check;
+mod completions;
+mod config;
+mod consumers;
 mod control;
+mod doctor;
+mod gc;
 mod inspect;
 mod journal;
 mod listen;
 mod ls;
+mod man;
 mod publish;
 mod tail;
 mod token;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
@@ -21,12 +30,19 @@ use crate::failure::Failure;
 pub(crate) enum Verb {
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
+    Consumers(consumers::Consumers),
+    Gc(gc::Gc),
+    Doctor(doctor::Doctor),
+    Check(Box<check::Check>),
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
     Bench(Box<bench::Bench>),
     /// Read a gateway's journal: list, verify, watch, export, count
-    #[command(subcommand)]
+    ///
+    /// Example:
+    ///   bellwirectl journal verify --dir /var/lib/bellwire/journal
+    #[command(subcommand, verbatim_doc_comment)]
     Journal(journal::Journal),
     Status(control::status::Status),
     Sessions(control::sessions::Sessions),
@@ -43,13 +59,26 @@ pub(crate) enum Verb {
     ///   bellwirectl token new --sub user_01 --key-file /etc/bellwire/jwt.key
     #[command(subcommand, verbatim_doc_comment)]
     Token(token::Token),
+    /// A gateway's configuration: a first one, what is wrong with one, what holds and why
+    ///
+    /// Example:
+    ///   bellwirectl config check /etc/bellwire/gateway.toml
+    #[command(subcommand, verbatim_doc_comment)]
+    Config(config::Config),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// Does what the command line asks.
-pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
-    match &cli.verb {
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let exit: Result<Exit, Failure> = match &cli.verb {
+        // Its codes are those of Nagios.
+        Verb::Check(args) => return Ok(check::run(&cli.global, args).into()),
         Verb::Ls(args) => ls::run(&cli.global, args),
         Verb::Inspect(args) => inspect::run(&cli.global, args),
+        Verb::Consumers(args) => consumers::run(&cli.global, args),
+        Verb::Gc(args) => gc::run(&cli.global, args),
+        Verb::Doctor(args) => doctor::run(&cli.global, args),
         Verb::Tail(args) => tail::run(&cli.global, args),
         Verb::Publish(args) => publish::run(&cli.global, args),
         Verb::Listen(args) => listen::run(&cli.global, args),
@@ -64,5 +93,9 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Reload(args) => control::reload::run(&cli.global, args),
         Verb::Drain(args) => control::drain::run(&cli.global, args),
         Verb::Token(token) => token::run(&cli.global, token),
-    }
+        Verb::Config(config) => config::run(&cli.global, config),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => man::run(args),
+    };
+    exit.map(ExitCode::from)
 }

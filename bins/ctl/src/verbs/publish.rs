@@ -177,7 +177,7 @@ fn from_flags(global: &Global, args: &Publish) -> Result<Exit, Failure> {
         Err(error @ PublishError::Full { .. }) => return Err(stayed_full(global.bus(), &error)),
         Err(error) => return Err(Failure::new(Exit::Wrong, error)),
     };
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&receipt(None, &published))?;
     } else {
@@ -206,7 +206,7 @@ fn from_lines(global: &Global, args: &Publish, path: &Path) -> Result<Exit, Fail
     let stop = stop.map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
     let mut producer = open(global, args)?;
     let mut lines = Lines::new(BufReader::with_capacity(64 << 10, reader));
-    let mut receipts = Receipts { out: Out::new(), json: global.json, is_broken: false };
+    let mut receipts = Receipts { out: Out::new(global), json: global.json, is_broken: false };
     let mut pace = Pace::new(args.rate);
     let mut counts = Counts::default();
     let mut full = None;

@@ -76,7 +76,7 @@ enum From {
 
 pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     let render = if global.json { Render::Json } else { Render::Text(Line::new(out.color())) };
     let mut tail = Lanes::open(global, args, render)?;
     let (started, started_ns) = (Instant::now(), human::now_ns());

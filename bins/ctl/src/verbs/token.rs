@@ -90,7 +90,7 @@ fn new(global: &Global, args: &New) -> Result<Exit, Failure> {
     let mut claims = Claims::from_now(&args.sub, args.ttl, &args.channels);
     (claims.aud, claims.iss) = (args.audience.as_deref(), args.issuer.as_deref());
     let token = jwt::sign(&claims, &args.key.read()?)?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&json!({"token": token, "claims": claims}))?;
     } else {
@@ -107,7 +107,7 @@ fn check(global: &Global, args: &Check) -> Result<Exit, Failure> {
         (None, None) => return Err(Failure::new(Exit::Usage, "no token")),
     };
     let checked = jwt::check(&token, &args.key.read()?)?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&json!({
             "good": checked.refusal.is_none(),

@@ -41,6 +41,8 @@ pub(crate) struct Site {
     pub(crate) bus: Bus,
     pub(crate) dir: PathBuf,
     pub(crate) address: String,
+    /// Of its admin listener.
+    pub(crate) admin: String,
 }
 
 impl Site {
@@ -48,8 +50,8 @@ impl Site {
         let bus = Bus::new();
         let dir = std::env::temp_dir().join(format!("bellwirectl-gateway-{}", bus.0));
         fs::create_dir_all(&dir).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        Self { bus, dir, address }
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        Self { bus, dir, address: free(), admin: free() }
     }
 
     /// Where its gateway's control socket is.
@@ -65,6 +67,7 @@ impl Site {
             .env("BELLWIRE_JOURNAL_DIR", self.dir.join("journal"))
             .env("BELLWIRE_JOURNAL_SEGMENT_BYTES", (4 << 20).to_string())
             .env("BELLWIRE_LISTEN_ADDRESS", &self.address)
+            .env("BELLWIRE_ADMIN_ADDRESS", &self.admin)
             .env("BELLWIRE_TOKEN_KEY", SECRET)
             .env("BELLWIRE_CONTROL_SOCKET", self.control())
             .env("TMPDIR", &self.dir)

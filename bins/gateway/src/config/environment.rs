@@ -7,10 +7,10 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError};
 
-const PREFIX: &str = "BELLWIRE_";
+pub(super) const PREFIX: &str = "BELLWIRE_";
 
 /// Keys without a default do not show up in a written configuration; all of them are texts.
-const WITHOUT_DEFAULT: &[(&str, &str)] = &[
+pub(super) const WITHOUT_DEFAULT: &[(&str, &str)] = &[
     ("bus", "group"),
     ("control", "socket"),
     ("control", "group"),

@@ -8,6 +8,7 @@ mod dev;
 mod environment;
 mod files;
 mod live;
+mod origin;
 mod problems;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use dev::{Development, DevelopmentError};
 pub use files::read_bounded;
+pub use origin::{Origin, Setting};
 
 /// Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 demands.
 pub(crate) const HS256_KEY_LEN_MIN: usize = 32;

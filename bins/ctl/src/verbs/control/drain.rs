@@ -47,7 +47,7 @@ pub(crate) fn run(global: &Global, args: &Drain) -> Result<Exit, Failure> {
     let sessions = answer["sessions"].as_u64().unwrap_or_default();
     let time = answer["within_ms"].as_u64().map_or(super::ANSWER_TIME, Duration::from_millis);
     if global.json {
-        print_json(answer)?;
+        print_json(global, answer)?;
     } else {
         words(format!("draining {}", human::count(sessions, "session")));
     }

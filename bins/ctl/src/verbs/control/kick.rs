@@ -39,7 +39,7 @@ pub(crate) fn run(global: &Global, args: &Kick) -> Result<Exit, Failure> {
     let answer = args.socket.connect()?.ask(&request)?;
     let count = answer["kicked"].as_array().map_or(0, Vec::len) as u64;
     if global.json {
-        print_json(answer)?;
+        print_json(global, answer)?;
     } else {
         words(format!("{} ended", human::count(count, "session")));
     }

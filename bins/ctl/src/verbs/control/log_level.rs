@@ -45,7 +45,7 @@ pub(crate) fn run(global: &Global, args: &LogLevel) -> Result<Exit, Failure> {
     let for_s = args.time.map(|time| time.as_secs().max(1));
     let answer = args.socket.connect()?.ask(&json!({"op": "log-level", "level": level, "for_s": for_s}))?;
     if global.json {
-        print_json(answer)?;
+        print_json(global, answer)?;
     } else {
         let was = answer["was"].as_str().unwrap_or("?");
         let how_long = for_s

@@ -10,14 +10,16 @@ pub(super) mod status;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
+use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::human;
 
 /// Longest answer that is read, in bytes: a page of 512 sessions has less than 1 KiB each.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
@@ -39,21 +41,35 @@ pub(crate) struct SocketArgs {
 }
 
 /// A conversation with a gateway.
-pub(super) struct Gateway {
+pub(in crate::verbs) struct Gateway {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    /// Longest wait for an answer.
+    time: Duration,
 }
 
 impl SocketArgs {
+    /// That one.
+    pub(in crate::verbs) fn at(path: &Path) -> Self {
+        Self { socket: path.to_owned() }
+    }
+
     pub(super) fn connect(&self) -> Result<Gateway, Failure> {
+        self.connect_within(ANSWER_TIME)
+    }
+
+    /// Likewise; no answer is waited for longer than that.
+    pub(in crate::verbs) fn connect_within(&self, time: Duration) -> Result<Gateway, Failure> {
+        // A time of zero would be none at all.
+        let time = time.max(Duration::from_millis(1));
         let connect = || {
             let stream = UnixStream::connect(&self.socket)?;
-            stream.set_read_timeout(Some(ANSWER_TIME))?;
-            stream.set_write_timeout(Some(ANSWER_TIME))?;
+            stream.set_read_timeout(Some(time))?;
+            stream.set_write_timeout(Some(time))?;
             Ok(stream)
         };
         match connect() {
-            Ok(stream) => Ok(Gateway { stream: BufReader::new(stream), path: self.socket.clone() }),
+            Ok(stream) => Ok(Gateway { stream: BufReader::new(stream), path: self.socket.clone(), time }),
             Err(error) => Err(self.failure(&error)),
         }
     }
@@ -85,7 +101,7 @@ impl SocketArgs {
 
 impl Gateway {
     /// What the gateway says to that.
-    pub(super) fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
+    pub(in crate::verbs) fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
         let stream = self.stream.get_mut();
         stream.write_all(format!("{request}\n").as_bytes()).map_err(|error| self.broken(&error))?;
         let mut line = Vec::new();
@@ -117,7 +133,7 @@ impl Gateway {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::new(
                 Exit::Busy,
-                format!("the gateway at {path} has not answered for {} s", ANSWER_TIME.as_secs()),
+                format!("the gateway at {path} has not answered for {}", human::duration(self.time)),
             )
             .next("it stands still, or eight others are asking it just now"),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
@@ -141,11 +157,15 @@ fn refused(error: &Value) -> Failure {
 }
 
 /// Prints the answer as it is, without what only the conversation needs.
-pub(super) fn print_json(mut answer: Value) -> Result<(), Failure> {
+pub(super) fn print_json(global: &Global, mut answer: Value) -> Result<(), Failure> {
     if let Some(fields) = answer.as_object_mut() {
         fields.remove("ok");
+        // Ours comes first; the gateway counts the versions of its fields by itself.
+        if let Some(schema) = fields.remove("schema") {
+            fields.insert("gateway_schema".to_owned(), schema);
+        }
     }
-    let mut out = crate::output::Out::new();
+    let mut out = crate::output::Out::new(global);
     out.json(&answer)?;
     out.flush()
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(global: &Global, args: &Reload) -> Result<Exit, Failure> {
     };
     let (changed, at_restart) = (names("changed"), names("at_restart"));
     if global.json {
-        print_json(answer)?;
+        print_json(global, answer)?;
     } else {
         match changed.as_slice() {
             [] => words("no setting that can change while it runs has changed; files were read again"),

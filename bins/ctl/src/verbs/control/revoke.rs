@@ -56,7 +56,7 @@ pub(crate) fn run(global: &Global, args: &Revoke) -> Result<Exit, Failure> {
     }))?;
     let until = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(until));
     if global.json {
-        print_json(answer)?;
+        print_json(global, answer)?;
     } else {
         words(format!("revoked until {until}, or until the gateway ends"));
     }

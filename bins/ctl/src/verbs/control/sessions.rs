@@ -74,7 +74,7 @@ pub(crate) fn run(global: &Global, args: &Sessions) -> Result<Exit, Failure> {
         sessions.sort_by_key(|session| Reverse(session[key].as_u64()));
     }
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         sessions.iter().try_for_each(|session| out.json(session))?;
     } else {

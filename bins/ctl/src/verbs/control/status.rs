@@ -28,9 +28,9 @@ pub(crate) fn run(global: &Global, args: &Status) -> Result<Exit, Failure> {
     let status = args.socket.connect()?.ask(&json!({"op": "status"}))?;
     let faults: Vec<String> = status["faults"].as_array().into_iter().flatten().map(fault).collect();
     if global.json {
-        print_json(status)?;
+        print_json(global, status)?;
     } else {
-        print(&status)?;
+        print(global, &status)?;
     }
     for fault in &faults {
         words(fault);
@@ -43,7 +43,7 @@ fn fault(fault: &Value) -> String {
     format!("{}: {}", text("check"), text("fault"))
 }
 
-fn print(status: &Value) -> Result<(), Failure> {
+fn print(global: &Global, status: &Value) -> Result<(), Failure> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let bytes = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), human::bytes);
     let uptime = human::duration(Duration::from_millis(status["uptime_ms"].as_u64().unwrap_or_default()));
@@ -53,7 +53,7 @@ fn print(status: &Value) -> Result<(), Failure> {
         (_, Some(true)) => "ready",
         _ => "not ready",
     };
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     for (name, value) in [
         (
             "gateway",

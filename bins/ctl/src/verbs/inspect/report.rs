@@ -1,9 +1,12 @@
 //! What is said of a lane and of a consumer, as text and as JSON.
 
-use bellwire::inspect::{AckStatus, CursorStatus, CursorsStatus, LaneStatus, RingStatus};
+use std::time::Duration;
+
+use bellwire::inspect::{self, CursorsStatus, LaneStatus, RingStatus};
 use serde::Serialize;
 
 use super::super::ls::state;
+use crate::bus::{self, Lag};
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Out, human};
@@ -35,6 +38,29 @@ struct RingReport {
     retained: u64,
     /// By the slowest gating consumer; none if nobody gates.
     unread: Option<u64>,
+    /// Of the oldest record that it has not read: its own timestamp.
+    oldest_unread_at: Option<i64>,
+    #[serde(flatten)]
+    rates: Option<Rates>,
+}
+
+/// What came and was refused between two looks, each second.
+#[derive(Serialize)]
+struct Rates {
+    published_per_s: f64,
+    bytes_per_s: f64,
+    refused_per_s: f64,
+}
+
+impl Rates {
+    fn new(was: &RingStatus, now: &RingStatus, seconds: f64) -> Self {
+        let rate = |was: u64, now: u64| now.saturating_sub(was) as f64 / seconds.max(1e-9);
+        Self {
+            published_per_s: rate(was.published, now.published),
+            bytes_per_s: rate(was.position, now.position),
+            refused_per_s: rate(was.refused, now.refused),
+        }
+    }
 }
 
 /// A consumer, seen from one lane.
@@ -44,25 +70,29 @@ struct ReaderReport {
     state: &'static str,
     gating: bool,
     released: u64,
-    rings: Vec<ReaderRing>,
-}
-
-#[derive(Serialize)]
-struct ReaderRing {
-    priority: usize,
-    acknowledged: u64,
-    unread_bytes: u64,
-    /// Records; none if it cannot be told.
-    unread: Option<u64>,
-    overtaken: bool,
+    rings: [Lag; 4],
 }
 
 impl<'a> LaneReport<'a> {
-    pub(super) fn new(bus: &'a str, lane: &'a LaneStatus, consumers: &[CursorsStatus]) -> Self {
+    /// `before` is the lane as it was, and how long ago; of an earlier lane of that name it says nothing.
+    pub(super) fn new(
+        bus: &'a str,
+        group: Option<&str>,
+        lane: &'a LaneStatus,
+        consumers: &[CursorsStatus],
+        before: Option<(&LaneStatus, Duration)>,
+    ) -> Self {
         let readers = readers(lane, consumers);
         let slowest = |ring: usize| {
-            readers.iter().filter(|reader| reader.gating).map(|reader| reader.rings[ring].unread_bytes).max()
+            let gating = readers.iter().filter(|reader| reader.gating).map(|reader| &reader.rings[ring]);
+            gating.max_by_key(|lag| lag.unread_bytes)
         };
+        let positions = std::array::from_fn(|ring| {
+            slowest(ring).filter(|lag| lag.unread_bytes > 0 && !lag.overtaken).map(|lag| lag.acknowledged)
+        });
+        // Of a lane that goes at this moment nothing is unread any more.
+        let oldest = inspect::times_at(bus, &lane.name, group, positions).unwrap_or_default();
+        let before = before.filter(|(was, _)| was.key == lane.key);
         let rings = lane.rings.iter().enumerate().map(|(at, ring)| RingReport {
             priority: ring.priority.index(),
             capacity: ring.capacity,
@@ -72,7 +102,9 @@ impl<'a> LaneReport<'a> {
             refused: ring.refused,
             high_water: ring.high_water,
             retained: ring.position.saturating_sub(ring.oldest),
-            unread: slowest(at),
+            unread: slowest(at).map(|lag| lag.unread_bytes),
+            oldest_unread_at: oldest[at],
+            rates: before.map(|(was, ago)| Rates::new(&was.rings[at], ring, ago.as_secs_f64())),
         });
         Self {
             lane: &lane.name,
@@ -99,33 +131,50 @@ impl<'a> LaneReport<'a> {
             ago(self.created_at),
             self.path
         ))?;
-        let mut rings = Table::new(&[
+        let mut headings = vec![
             "RING",
             ">CAPACITY",
             ">UNREAD",
             ">FILL",
+            ">AGE",
             ">HIGH-WATER",
             ">RETAINED",
             ">PUBLISHED",
             ">REFUSED",
             ">POSITION",
             ">OLDEST",
-        ]);
+        ];
+        let has_rates = self.rings.iter().any(|ring| ring.rates.is_some());
+        if has_rates {
+            headings.extend([">RECORDS/S", ">BYTES/S", ">REFUSED/S"]);
+        }
+        let mut rings = Table::new(&headings);
         let dash = || "-".to_owned();
         for ring in &self.rings {
             let fill = |unread| format!("{:.1}%", unread as f64 * 100.0 / ring.capacity.max(1) as f64);
-            rings.row([
+            let age = ring.oldest_unread_at.and_then(human::age).map_or_else(dash, human::duration);
+            let mut cells = vec![
                 format!("P{}", ring.priority),
                 human::bytes(ring.capacity),
                 ring.unread.map_or_else(dash, human::bytes),
                 ring.unread.map_or_else(dash, fill),
+                age,
                 human::bytes(ring.high_water),
                 human::bytes(ring.retained),
                 ring.published.to_string(),
                 ring.refused.to_string(),
                 ring.position.to_string(),
                 ring.oldest.to_string(),
-            ]);
+            ];
+            if has_rates {
+                let rate = |of: fn(&Rates) -> String| ring.rates.as_ref().map_or_else(dash, of);
+                cells.extend([
+                    rate(|rates| format!("{:.0}", rates.published_per_s)),
+                    rate(|rates| human::bytes(rates.bytes_per_s as u64)),
+                    rate(|rates| format!("{:.0}", rates.refused_per_s)),
+                ]);
+            }
+            rings.row_of(cells);
         }
         rings.print(out)?;
         if self.consumers.is_empty() {
@@ -139,7 +188,7 @@ impl<'a> LaneReport<'a> {
                 reader.state.to_owned(),
                 if reader.gating { "yes" } else { "no" }.to_owned(),
             ];
-            cells.extend(reader.rings.iter().map(ReaderRing::cell));
+            cells.extend(reader.rings.iter().map(Lag::cell));
             cells.push(reader.released.to_string());
             readers.row_of(cells);
         }
@@ -147,40 +196,16 @@ impl<'a> LaneReport<'a> {
     }
 }
 
-impl ReaderRing {
-    fn new(ring: &RingStatus, cursor: &CursorStatus) -> Self {
-        let at = ring.priority.index();
-        let position = cursor.positions[at];
-        Self {
-            priority: at,
-            acknowledged: position,
-            unread_bytes: ring.position.saturating_sub(position),
-            unread: cursor.consumed[at].map(|consumed| ring.published.saturating_sub(consumed)),
-            overtaken: position < ring.oldest,
-        }
-    }
-
-    fn cell(&self) -> String {
-        match (self.overtaken, self.unread) {
-            (true, _) => "lost".to_owned(),
-            (false, Some(records)) => records.to_string(),
-            (false, None) => human::bytes(self.unread_bytes),
-        }
-    }
-}
-
-/// The consumers that have cursors for this lane, and those whose segment is gone but which it remembers.
+/// The consumers that read this lane, or for whom it is kept.
 fn readers(lane: &LaneStatus, consumers: &[CursorsStatus]) -> Vec<ReaderReport> {
-    let ack_of = |key| lane.consumers.iter().find(|ack: &&AckStatus| ack.key == key);
     let here = consumers.iter().filter_map(|consumer| {
-        let cursor = consumer.lanes.iter().find(|cursor| cursor.lane_key == lane.key)?;
-        let ack = ack_of(consumer.key);
+        let ack = bus::ack(lane, consumer);
         Some(ReaderReport {
             consumer: consumer.name.clone(),
             state: state(Some(consumer.held)),
-            gating: ack.is_some_and(|ack| ack.attachment != 0 && ack.attachment == consumer.attachment),
+            gating: bus::waits(lane, consumer).holds(),
             released: ack.map_or(0, |ack| ack.released),
-            rings: lane.rings.iter().map(|ring| ReaderRing::new(ring, cursor)).collect(),
+            rings: bus::lag(lane, consumer)?,
         })
     });
     here.collect()

@@ -17,7 +17,7 @@ use crate::stop::Stop;
 /// Write what a journal keeps as JSON, one object a line
 ///
 /// Each line has the notification as clients get it under `data`, and what the gateway knew of it:
-/// offset, journalled_at (ns), stream (`user` or `all`), epoch, seq, lane (its key), lane_sequence.
+/// schema (version of these fields), offset, journalled_at (ns), stream (`user` or `all`), epoch, seq, lane (its key), lane_sequence.
 /// With --bare only the notification, as `bellwirectl publish --from -` reads it.
 ///
 /// It ends with what is there now. Exit code 6 if the journal is damaged: what stands before the damage
@@ -41,9 +41,9 @@ pub(crate) struct Export {
     bare: bool,
 }
 
-pub(super) fn run(_: &Global, args: &Export) -> Result<Exit, Failure> {
+pub(super) fn run(global: &Global, args: &Export) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     let mut shape = if args.bare { Shape::Bare(Render::Json) } else { Shape::Envelope };
     let filter = Filter::new(&args.filters);
     let mut walk = args.span.walk(args.dir.listing()?);

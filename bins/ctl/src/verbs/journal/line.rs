@@ -5,11 +5,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::filter::Filter;
+use crate::output::JSON_SCHEMA;
 use crate::output::render::Render;
 
 /// What the gateway knew of a notification when it journalled it, and the notification.
 #[derive(Serialize)]
 struct Envelope<'a> {
+    schema: u32,
     /// Place in the journal.
     offset: u64,
     journalled_at: i64,
@@ -52,6 +54,7 @@ pub(super) fn of(found: &Found<'_>, filter: &Filter, shape: &mut Shape) -> Resul
             let data = String::from_utf8(data).map_err(|error| error.to_string())?;
             let data = RawValue::from_string(data).map_err(|error| error.to_string())?;
             let envelope = Envelope {
+                schema: JSON_SCHEMA,
                 offset: entry.offset,
                 journalled_at: entry.journalled_at,
                 stream: if view.user_id() == bellwire::EVERYBODY { "all" } else { "user" },

@@ -69,7 +69,7 @@ impl<'a> Row<'a> {
 pub(super) fn run(global: &Global, args: &Ls) -> Result<Exit, Failure> {
     let listing = args.dir.listing()?;
     let rows: Vec<Row<'_>> = listing.segments.iter().map(Row::new).collect();
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         rows.iter().try_for_each(|row| out.json(row))?;
     } else {

@@ -112,7 +112,7 @@ pub(super) fn run(global: &Global, args: &Stats) -> Result<Exit, Failure> {
         }
     };
     drop(progress);
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&counts.json(args.top))?
     } else {

@@ -51,7 +51,7 @@ pub(crate) struct Tail {
 
 pub(super) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     let mut shape =
         if global.json { Shape::Envelope } else { Shape::Text(Render::Text(Line::new(out.color()))) };
     let filter = Filter::new(&args.filters);

@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global, args: &Verify) -> Result<Exit, Failure> {
         VerifyError::Key(error) => Failure::new(Exit::Refused, error)
             .next("give the gateway's `journal.chain_key_file` with --key-file, or none if it has none"),
     })?;
-    let mut out = Out::new();
+    let mut out = Out::new(global);
     if global.json {
         out.json(&json!({
             "whole": verdict.finding.is_none(),

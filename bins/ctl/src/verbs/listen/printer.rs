@@ -4,6 +4,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::position::StreamName;
+use crate::cli::Global;
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::output::line::Line;
@@ -37,8 +38,8 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    pub(crate) fn new(show: Show) -> Self {
-        let out = Out::new();
+    pub(crate) fn new(global: &Global, show: Show) -> Self {
+        let out = Out::new(global);
         let line = Line::new(out.color());
         Self { out, show, line }
     }
