@@ -11,6 +11,7 @@ mod failure;
 mod jwt;
 mod names;
 mod output;
+mod process;
 mod stop;
 mod verbs;
 
