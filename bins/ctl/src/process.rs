@@ -19,7 +19,10 @@ pub(crate) fn files(pid: u32) -> Option<(u64, u64)> {
 
 /// The program's name, for people.
 pub(crate) fn name(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    // The kernel's own name of it is cut after 15 bytes, but everybody may read that.
+    let file = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let file = file.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let name = file.or_else(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok()).unwrap_or_default();
     let mut quoted = String::new();
     crate::output::line::quote(&mut quoted, name.trim_end());
     quoted
