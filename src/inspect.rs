@@ -89,8 +89,10 @@ pub struct RingStatus {
     pub capacity: u64,
     /// Bytes ever committed.
     pub position: u64,
-    /// Position of the oldest record that is retained.
+    /// Position of the oldest record that a newcomer finds: a landmark. There may be a few before it.
     pub oldest: u64,
+    /// What begins at or behind this position was not overwritten yet.
+    pub intact_from: u64,
     /// Records ever committed.
     pub published: u64,
     /// Publishes refused because the ring was full.
@@ -234,6 +236,7 @@ impl LaneStatus {
                 capacity,
                 position: ring.commit.position.load(Ordering::Relaxed),
                 oldest: ring.oldest(capacity).map_or(0, |place| place.position),
+                intact_from: ring.reservation.reserved.load(Ordering::Relaxed).saturating_sub(capacity),
                 published: ring.commit.records.load(Ordering::Relaxed),
                 refused: ring.reservation.refused.load(Ordering::Relaxed),
                 high_water: ring.reservation.high_water.load(Ordering::Relaxed),
@@ -311,7 +314,7 @@ pub fn times_at(
     group: Option<&str>,
     positions: [Option<u64>; 4],
 ) -> Result<[Option<i64>; 4], OpenError> {
-    let tap = Tap::open_in_group(bus, lane, TapStart::Oldest, group)?;
+    let mut tap = Tap::open_in_group(bus, lane, TapStart::Oldest, group)?;
     Ok(Priority::ALL.map(|priority| tap.time_at(priority, positions[priority.index()]?)))
 }
 

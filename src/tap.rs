@@ -188,19 +188,22 @@ impl Tap {
         }
     }
 
-    /// The time of the record at that position of a ring, in nanoseconds since the Unix epoch; `None` if there is none yet, or
+    /// Goes there, and tells the time of the record at that position of a ring, in nanoseconds since the Unix epoch; `None` if there is none yet, or
     /// none any more, or the position is none at which a record begins.
-    pub(crate) fn time_at(&self, priority: Priority, position: u64) -> Option<i64> {
-        let ring = &self.rings[priority.index()];
-        if !position.is_multiple_of(crate::record::RECORD_ALIGN as u64) || position < ring.at().position {
+    pub(crate) fn time_at(&mut self, priority: Priority, position: u64) -> Option<i64> {
+        let ring = &mut self.rings[priority.index()];
+        if !position.is_multiple_of(crate::record::RECORD_ALIGN as u64) {
             return None;
         }
+        let place = Place { position, ordinal: 0 };
+        // Before the oldest landmark there may be records still: the scan sees whether they are intact.
+        ring.seek(place);
         let mut time = None;
         let first = |_, header: &RecordHeader| {
             time = Some(header.timestamp);
             ControlFlow::Break(())
         };
-        ring.scan(Place { position, ordinal: 0 }, false, first).ok()?;
+        ring.scan(place, false, first).ok()?;
         time.filter(|_| self.lane.segment().fault().is_none())
     }
 

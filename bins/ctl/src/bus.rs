@@ -148,7 +148,7 @@ pub(crate) fn lag(lane: &LaneStatus, consumer: &CursorsStatus) -> Option<[Lag; 4
             acknowledged: position,
             unread_bytes: ring.position.saturating_sub(position),
             unread: cursor.consumed[at].map(|consumed| ring.published.saturating_sub(consumed)),
-            overtaken: position < ring.oldest,
+            overtaken: position < ring.intact_from,
         }
     }))
 }

@@ -12,6 +12,7 @@ mod filter;
 mod jwt;
 mod names;
 mod output;
+mod process;
 mod stop;
 mod verbs;
 

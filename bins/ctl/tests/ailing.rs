@@ -262,6 +262,56 @@ fn a_clock_that_was_set_is_seen() {
     bus.ctl(&["doctor", "--strict"]).exits(1);
 }
 
+/// `doctor` behind some lines of shell, as JSON.
+fn behind(shell: &str, bus: &Bus) -> Ran {
+    let line = format!("{shell}; exec {} doctor --json --bus {}", env!("CARGO_BIN_EXE_bellwirectl"), bus.0);
+    Ran::of(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap())
+}
+
+#[track_caller]
+fn of_the_machine<'a>(findings: &'a [Value], check: &str, says: &str) -> &'a Value {
+    let found = findings.iter().find(|one| one["check"] == check && one["what"].to_string().contains(says));
+    found.unwrap_or_else(|| panic!("no {check} that says {says:?}: {findings:#?}"))
+}
+
+#[test]
+fn a_process_that_may_open_few_files_is_told_so() {
+    let bus = Bus::new();
+    let ran = behind("ulimit -n 100", &bus);
+    let findings = ran.json();
+    let found = of_the_machine(&findings, "limits", "at most 100 open files");
+    assert_eq!(found["severity"], "warn");
+    assert!(found["next"].as_str().unwrap().contains("LimitNOFILE"), "{found}");
+}
+
+#[test]
+fn shared_memory_that_is_small_full_or_open_to_all_is_found() {
+    let bus = Bus::new();
+    // A /dev/shm of its own, which nobody else sees.
+    let own = |options: &str, then: &str| {
+        let mount = format!("mount -t tmpfs -o {options} tmpfs /dev/shm && {then}");
+        let line = format!("{mount} {} doctor --json --bus {}", env!("CARGO_BIN_EXE_bellwirectl"), bus.0);
+        Ran::of(
+            Command::new("unshare").args(["-m", "sh", "-c", &line]).stdin(Stdio::null()).output().unwrap(),
+        )
+    };
+    let small = own("size=1m,mode=1777", "");
+    if !nix::unistd::geteuid().is_root() || !small.out.contains("severity") {
+        eprintln!("needs root and mount namespaces");
+        return;
+    }
+    let findings = small.json();
+    let found = of_the_machine(&findings, "space", "another lane of 51.3 MiB does not fit");
+    assert_eq!(found["severity"], "warn");
+    assert!(found["next"].as_str().unwrap().contains("remount,size="), "{found}");
+    let file = format!("truncate -s 10G /dev/shm/bellwire.{}.lane.big &&", bus.0);
+    let findings = own("size=1m,mode=1777", &file).json();
+    assert_eq!(of_the_machine(&findings, "space", "segments lack 10.0 GiB")["severity"], "bad");
+    let findings = own("size=100m,mode=0777", "").json();
+    let found = of_the_machine(&findings, "permissions", "no sticky bit");
+    assert_eq!((&found["severity"], &found["next"]), (&"bad".into(), &"chmod 1777 /dev/shm".into()));
+}
+
 #[test]
 fn without_permission_it_says_whose_it_is() {
     if !nix::unistd::geteuid().is_root() {
@@ -281,7 +331,8 @@ fn without_permission_it_says_whose_it_is() {
     let (gc, consumers) = (run(&["gc", "--yes"]), run(&["consumers"]));
     fs::remove_file(&copy).unwrap();
     is_found(&bus, &doctor, "warn", "permissions", Some("risk"), &["owned by uid 0", "--group"]);
-    is_found(&bus, &doctor, "warn", "build", Some("risk"), &["cannot be read", "run as root"]);
+    let of_it = doctor.json().into_iter().filter(|one| one["subject"] == format!("{}/risk", bus.0));
+    assert_eq!(of_it.count(), 1, "said once: {doctor:#?}");
     assert!(gc.exits(0).contains("owned by uid 0"), "{gc:#?}");
     consumers.says("owned by uid 0");
     assert!(bus.path("lane", "risk").exists());

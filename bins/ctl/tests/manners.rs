@@ -65,11 +65,22 @@ fn headings_can_be_left_out_and_json_says_which_version_it_is() {
 fn a_pipe_that_is_closed_ends_every_verb_without_a_word() {
     let bus = Bus::new();
     let _producer = Producer::open(&bus.0, "risk").unwrap();
-    for arguments in [&["ls"][..], &["inspect"], &["man"], &["completions", "bash"], &["--help"]] {
+    let run = |arguments: &[&str]| {
         let mut child = bus.start(arguments);
         drop(child.stdout.take());
-        let ran = finish(child);
+        finish(child)
+    };
+    for arguments in
+        [&["ls"][..], &["inspect"], &["man"], &["completions", "bash"], &["config", "init"], &["--help"]]
+    {
+        let ran = run(arguments);
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    // These have words to say, if they get so far before the pipe is closed, and a code that means something.
+    for arguments in [&["consumers"][..], &["gc"], &["doctor"], &["check", "--sample", "0"]] {
+        let ran = run(arguments);
+        assert!(matches!(ran.code, Some(0 | 1)), "{arguments:?}: {ran:#?}");
+        assert!(!ran.err.contains("standard output") && !ran.err.contains("panicked"), "{ran:#?}");
     }
 }
 

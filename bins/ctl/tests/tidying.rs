@@ -63,6 +63,30 @@ fn consumers_are_listed_with_what_they_have_not_read() {
 }
 
 #[test]
+fn a_ring_that_is_full_to_the_last_byte_has_lost_nothing() {
+    let bus = Bus::new();
+    let mut producer = small().open(&bus.0, "risk").unwrap();
+    let mut reader = ReaderOptions::new().open(&bus.0, "gateway").unwrap();
+    meet(&mut producer, &mut reader);
+    let mut published = 0;
+    // Records of 128 bytes fill 4096 evenly: the landmark at the cursor gives way to the one a lap behind it.
+    while producer.publish(&margin_call("user_01", "0")).is_ok() {
+        published += 1;
+    }
+    let inspect = bus.ctl(&["inspect", "risk", "--json"]).json().remove(0);
+    assert!(inspect["rings"][0]["oldest"].as_u64() > Some(0), "{inspect}");
+    let lane = bus.ctl(&["consumers", "--json"]).json()[0]["lanes"][0].clone();
+    assert_eq!(lane["rings"][0]["unread_bytes"], 4096, "{lane}");
+    assert_eq!(
+        (&lane["rings"][0]["overtaken"], &lane["rings"][0]["unread"]),
+        (&json!(false), &json!(published))
+    );
+    assert!(lane["oldest_unread_at"].is_i64(), "{lane}");
+    read_all(&mut reader);
+    assert_eq!(reader.lane(reader.lanes().next().unwrap()).lost(), [0; 4]);
+}
+
+#[test]
 fn a_dead_consumer_that_fills_a_ring_can_be_forgotten_and_a_live_one_cannot() {
     let bus = Bus::new();
     let mut producer = small().open(&bus.0, "risk").unwrap();

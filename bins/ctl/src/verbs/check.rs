@@ -54,7 +54,7 @@ pub(crate) struct Check {
     /// The same: CRITICAL
     #[arg(long, value_name = "PERCENT", default_value = "90", value_parser = clap::value_parser!(u64).range(..=100))]
     critical_fill: u64,
-    /// How old the oldest unread record of a consumer may be [default: any]
+    /// How old the oldest unread record of a consumer may be, by its own timestamp [default: any]
     #[arg(long, value_name = "TIME", value_parser = names::duration)]
     max_lag: Option<Duration>,
     /// How long to watch for refused publishes

@@ -17,10 +17,10 @@ use crate::output::{Out, human};
 /// List the consumers of a bus, and how far each is behind on each lane
 ///
 /// GATING is whether the lane's producer waits for it: `yes`; `unmet`, it keeps everything for one that
-/// has not attached to this lane yet; `gave-up`, it was dead for longer than the producer's grace time and
-/// can be overtaken; `no`.
-/// P0 to P3 are unread records (`lost`: it was overtaken there), BYTES all that is unread, AGE the age
-/// of the oldest unread record, by its own timestamp.
+/// has not attached to this lane yet; `gave-up`, it was dead for longer than the producer's grace time
+/// and can be overtaken; `no`. P0 to P3 are unread records (`lost`: it was overtaken there), BYTES all
+/// that is unread, AGE the age of the oldest unread record, by its own timestamp, LET GO how often the
+/// producer has given it up.
 ///
 /// A dead consumer that producers wait for holds on to their rings: they fill, and publishing is
 /// refused until its grace time (30 s by default) is over. If it does not come back, forget it.

@@ -4,7 +4,6 @@ mod clock;
 mod finding;
 mod logind;
 mod machine;
-mod process;
 mod segments;
 mod traffic;
 

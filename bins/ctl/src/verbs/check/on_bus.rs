@@ -10,6 +10,7 @@ use super::outcome::{Figure, Outcome, State};
 use crate::bus::{self, Picture};
 use crate::failure::Failure;
 use crate::output::human;
+use crate::process;
 
 pub(super) fn examine(
     args: &Check,
@@ -111,6 +112,7 @@ fn fill(args: &Check, now: &Picture, lane: &LaneStatus, outcome: &mut Outcome) {
     };
     let (name, pid) = (&consumer.name, consumer.pid);
     let next = match consumer.held {
+        true if process::is_stopped(pid) => format!("pid {pid} is stopped: `kill -CONT {pid}`"),
         true => {
             format!("{name} lives (pid {pid}) and does not keep up: its CPU, its log, its journal's disk")
         }

@@ -1,6 +1,6 @@
 //! `bellwirectl consumers forget`: takes away the cursors of a consumer that does not come back.
 
-use bellwire::SegmentKind;
+use bellwire::{OpenError, SegmentKind};
 use clap::Args;
 use serde::Serialize;
 
@@ -64,13 +64,16 @@ pub(crate) fn run(global: &Global, args: &Forget) -> Result<Exit, Failure> {
     };
     if segment.held == Some(true) {
         let pid = picture.consumers.iter().find(|one| one.name == name).map_or(0, |one| one.pid);
-        return Err(Failure::new(Exit::Busy, format!("consumer {name} lives (pid {pid})")).next(
-            "end it first; a consumer that lives but does not read is its own trouble, not a leftover",
-        ));
+        return Err(lives(name, pid));
     }
     let mut report = report(&picture, name, segment.path.display().to_string(), segment.inode);
     if args.yes {
-        segment.seize(global.group.as_deref()).and_then(|seized| seized.remove())?;
+        let removed = segment.seize(global.group.as_deref()).and_then(|seized| seized.remove());
+        removed.map_err(|error| match error {
+            // It has come back since we looked.
+            OpenError::InUse { pid, .. } => lives(name, pid),
+            error => error.into(),
+        })?;
         report.removed = true;
     }
     let mut out = Out::new(global);
@@ -84,6 +87,11 @@ pub(crate) fn run(global: &Global, args: &Forget) -> Result<Exit, Failure> {
         words("nothing was changed: --yes does it");
     }
     Ok(Exit::Ok)
+}
+
+fn lives(name: &str, pid: u32) -> Failure {
+    Failure::new(Exit::Busy, format!("consumer {name} lives (pid {pid})"))
+        .next("end it first; a consumer that lives but does not read is its own trouble, not a leftover")
 }
 
 fn missing(picture: &Picture, name: &str) -> Failure {

@@ -12,7 +12,7 @@ use crate::verbs::ls::kind;
 
 pub(super) fn examine(picture: &Picture, findings: &mut Vec<Finding>) {
     for segment in &picture.segments {
-        findings.push(stamp(picture, segment));
+        findings.extend(stamp(picture, segment));
     }
     for (segment, error) in &picture.unreadable {
         findings.extend(unreadable(picture, segment, error));
@@ -27,24 +27,28 @@ pub(super) fn place(picture: &Picture, name: &str) -> String {
     format!("{}/{name}", picture.bus)
 }
 
-fn stamp(picture: &Picture, segment: &Segment) -> Finding {
+/// None: whose it is and that we may not read it is said elsewhere.
+fn stamp(picture: &Picture, segment: &Segment) -> Option<Finding> {
     let subject = place(picture, &segment.name);
-    let kind = kind(segment.kind);
     let stamp = match segment.stamp() {
         Ok(stamp) => stamp,
+        Err(_) if picture.unreadable.iter().any(|(other, _)| other.path == segment.path) => return None,
         Err(error) => {
-            return Finding::new(
-                Severity::Warn,
-                "build",
-                subject,
-                format!("{kind}: cannot be read: {error}"),
-            )
-            .next("run as root, as its user, or as a member of its group");
+            let what = format!("{}: cannot be read: {error}", kind(segment.kind));
+            return Some(
+                Finding::new(Severity::Warn, "build", subject, what)
+                    .next("run as root, as its user, or as a member of its group"),
+            );
         }
     };
+    Some(judged(segment, subject, &stamp))
+}
+
+fn judged(segment: &Segment, subject: String, stamp: &Stamp) -> Finding {
+    let kind = kind(segment.kind);
     let build = |stamp: &Stamp| format!("layout {}, fingerprint {:#018x}", stamp.version, stamp.fingerprint);
     if stamp.is_ours() && stamp.kind == Some(segment.kind) {
-        return Finding::ok("build", subject, format!("{kind}, {}", build(&stamp)));
+        return Finding::ok("build", subject, format!("{kind}, {}", build(stamp)));
     }
     let lives = if segment.held == Some(true) { "its owner lives" } else { "its owner is dead" };
     if stamp.blank {
@@ -54,7 +58,7 @@ fn stamp(picture: &Picture, segment: &Segment) -> Finding {
     if stamp.kind == Some(segment.kind) {
         let what = format!(
             "{kind} of another build: {}; this bellwirectl has layout {LAYOUT_VERSION}, fingerprint {:#018x}; {lives}",
-            build(&stamp),
+            build(stamp),
             abi_fingerprint()
         );
         return Finding::new(Severity::Bad, "build", subject, what).next(
@@ -127,6 +131,12 @@ fn numbers(picture: &Picture) -> Option<Finding> {
 /// What nobody needs.
 fn leftovers(picture: &Picture) -> Finding {
     let dead = picture.segments.iter().filter(|segment| segment.held == Some(false));
+    // A producer that was killed is to come back: that is said of it, and not that its lane can go.
+    let was_killed = |segment: &&Segment| {
+        segment.kind == SegmentKind::Lane
+            && picture.lanes.iter().any(|lane| lane.name == segment.name && lane.pid != 0)
+    };
+    let dead = dead.filter(|segment| !was_killed(segment));
     let stale: Vec<_> =
         dead.filter(|segment| matches!(judge(picture, segment), Verdict::Remove(_))).collect();
     if stale.is_empty() {

@@ -3,10 +3,10 @@
 use bellwire::inspect::{CursorsStatus, LaneStatus};
 
 use super::finding::{Finding, Severity};
-use super::process;
 use super::segments::place;
 use crate::bus::{self, Picture};
 use crate::output::human;
+use crate::process;
 
 /// From this part of a ring on, in percent, somebody has to hurry.
 const NEARLY_FULL: u64 = 75;
