@@ -68,6 +68,10 @@ pub enum ControlError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
+    // Of `chown`; the kernel has another word for a directory that may not be written to.
+    if error.raw_os_error() == Some(nix::libc::EPERM) {
+        return "; to give it to control.group the gateway's user must be a member (systemd: SupplementaryGroups=)";
+    }
     match error.kind() {
         io::ErrorKind::NotFound => "; its directory is to be there already (systemd: RuntimeDirectory=)",
         io::ErrorKind::PermissionDenied => "; its directory must be writable for the gateway's user",
