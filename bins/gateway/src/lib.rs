@@ -19,3 +19,4 @@ pub mod reload;
 pub mod service;
 pub mod shard;
 pub mod socket;
+pub mod version;

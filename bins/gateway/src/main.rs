@@ -10,6 +10,7 @@ use bellwire_gateway::config::{Config, ConfigError, Development};
 use bellwire_gateway::control::Stop;
 use bellwire_gateway::doors::{Doors, Keeper};
 use bellwire_gateway::reload::{Load, Reloader};
+use bellwire_gateway::version::{BUILD, VERSION};
 use bellwire_gateway::{gateway, log, service};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let level = log::start(&config.log);
+    tracing::info!(version = VERSION, build = BUILD, pid = std::process::id(), "bellwire-gateway");
     // A segment that somebody truncates, and a disk that fails, are to be the end of that segment and not ours.
     if let Err(error) = bellwire::guard_mappings() {
         return complain(&format!("cannot handle SIGBUS: {error}"), FAILED);

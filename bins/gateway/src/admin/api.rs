@@ -9,6 +9,7 @@ use super::{errors, health, process};
 use crate::broker::LaneCounters;
 use crate::counts::{Count, Histogram};
 use crate::protocol::Close;
+use crate::version::{BUILD, VERSION};
 
 /// Grows when a field goes or changes its meaning; new fields do not count.
 const SCHEMA: u32 = 1;
@@ -25,7 +26,8 @@ pub(super) fn overview(watched: &Watched) -> Value {
         "schema": SCHEMA,
         "gateway": watched.gateway,
         "bus": watched.bus,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": VERSION,
+        "build": BUILD,
         "uptime_ms": watched.started.elapsed().as_millis() as u64,
         "ready": faults.is_empty(),
         "faults": faults,

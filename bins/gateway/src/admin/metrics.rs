@@ -9,6 +9,7 @@ use crate::broker::LaneCounters;
 use crate::counts::{Count, Histogram};
 use crate::protocol::Close;
 use crate::shard::counters::Counters;
+use crate::version::{BUILD, VERSION};
 
 const CLASSES: [&str; 4] = ["P0", "P1", "P2", "P3"];
 
@@ -44,7 +45,7 @@ pub(super) fn text(watched: &Watched) -> String {
 
 fn of_the_process(out: &mut Exposition, watched: &Watched) {
     out.gauge("bellwire_build_info", "Always 1; the labels say which build runs.").sample(
-        &[("version", env!("CARGO_PKG_VERSION")), ("gateway", &watched.gateway), ("bus", &watched.bus)],
+        &[("version", VERSION), ("build", BUILD), ("gateway", &watched.gateway), ("bus", &watched.bus)],
         1,
     );
     let started = watched.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

@@ -15,6 +15,7 @@ pub enum Frame<'a> {
         v: u8,
         conn: &'a str,
         gateway: &'a str,
+        version: &'a str,
         time: Time,
         auth_within_ms: u64,
         heartbeat_ms: u64,

@@ -17,6 +17,7 @@ use crate::protocol::outbound::{Frame, PerStream, StreamRange, Time};
 use crate::protocol::{Close, Epoch, Id, Refusal, Stream};
 use crate::shard::limits::AddressPermit;
 use crate::socket::handshake::{self, Accepted, Admission, Flavour};
+use crate::version::VERSION;
 
 /// Handshakes at once. At the bound further connections wait in the channel.
 const HANDSHAKES_MAX: usize = 1024;
@@ -148,6 +149,7 @@ impl Shard {
                     v: 1,
                     conn: &conn,
                     gateway: &settings.gateway,
+                    version: VERSION,
                     time: Time(wall_ns()),
                     auth_within_ms: settings.auth_within_ms,
                     heartbeat_ms: settings.heartbeat_ms,

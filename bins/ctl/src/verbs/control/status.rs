@@ -58,10 +58,11 @@ fn print(global: &Global, status: &Value) -> Result<(), Failure> {
         (
             "gateway",
             format!(
-                "{} (pid {}, version {})",
+                "{} (pid {}, version {}, build {})",
                 text(&status["gateway"]),
                 status["pid"],
-                text(&status["version"])
+                text(&status["version"]),
+                text(&status["build"])
             ),
         ),
         ("state", format!("{state}, up {uptime}")),
