@@ -15,7 +15,7 @@ async def hello_says_what_the_limits_are_and_times_are_strings():
     with Site(session_heartbeat_ms=300, listen_name="gw-7") as site:
         async with await Client.open(site.url) as client:
             hello = await client.until("hello")
-            assert list(hello) == ["op", "v", "conn", "gateway", "time", "auth_within_ms", "heartbeat_ms", "idle_ms",
+            assert list(hello) == ["op", "v", "conn", "gateway", "version", "time", "auth_within_ms", "heartbeat_ms", "idle_ms",
                                    "max_frame"]
             assert (hello["v"], hello["gateway"], hello["auth_within_ms"], hello["heartbeat_ms"], hello["idle_ms"],
                     hello["max_frame"]) == (1, "gw-7", 5000, 300, 300_000, 4096)

@@ -17,7 +17,8 @@ use crate::stop::Stop;
 /// Write what a journal keeps as JSON, one object a line
 ///
 /// Each line has the notification as clients get it under `data`, and what the gateway knew of it:
-/// schema (version of these fields), offset, journalled_at (ns), stream (`user` or `all`), epoch, seq, lane (its key), lane_sequence.
+/// schema (version of these fields), offset, journalled_at (ns), stream (`user` or `all`), epoch, seq, lane
+/// (its key), lane_sequence.
 /// With --bare only the notification, as `bellwirectl publish --from -` reads it.
 ///
 /// It ends with what is there now. Exit code 6 if the journal is damaged: what stands before the damage
