@@ -10,9 +10,7 @@ use bellwire::{Level, Notification, RecordHeader, SystemNotice, to_record};
 use bellwire_fuzz::edits::{Edit, Original, What};
 use bellwire_fuzz::fields::{Fields, Record};
 use bellwire_fuzz::{arbitrary, fuzz_target, place};
-use bellwire_journal::{
-    Entry, Facts, Journal, JournalConfig, JournalReader, SEGMENT_BYTES_MIN, SyncPolicy,
-};
+use bellwire_journal::{Entry, Facts, Journal, JournalConfig, JournalReader, SEGMENT_BYTES_MIN, SyncPolicy};
 
 /// What is in an entry.
 #[derive(Clone, Debug, PartialEq)]
