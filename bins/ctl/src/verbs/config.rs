@@ -50,7 +50,7 @@ pub(crate) struct Init {
 /// Say everything that is wrong with a gateway's configuration
 ///
 /// The gateway's own binary is asked, which also looks at the files that it names, as this user; the
-/// environment (BELLWIRE_<SECTION>_<KEY>) counts as it does for the gateway. Nothing is changed.
+/// environment (BELLWIRE_SECTION_KEY) counts as it does for the gateway. Nothing is changed.
 ///
 /// Exit code 0 if it is sound, 1 if not, 3 if there is no such file or no gateway's binary.
 ///
@@ -69,7 +69,7 @@ pub(crate) struct Check {
 
 /// Show every key that holds, and with --origin where its value is from
 ///
-/// From the defaults, FILE and the environment (BELLWIRE_<SECTION>_<KEY>), each above the one before.
+/// From the defaults, FILE and the environment (BELLWIRE_SECTION_KEY), each above the one before.
 /// It shows what a gateway would read that started now; what one that runs has taken up of it, its log
 /// and `bellwirectl reload` say. The token's key is not shown.
 ///
