@@ -30,6 +30,8 @@ pub(crate) struct Filter {
     channels: Vec<Channel>,
     types: Vec<MessageType>,
     users: Vec<(UserHash, String)>,
+    /// Records that were published before are not shown; those whose time is not known are.
+    since: Option<i64>,
 }
 
 impl Filter {
@@ -39,7 +41,13 @@ impl Filter {
             channels: filters.channel.clone(),
             types: filters.message_type.clone(),
             users: filters.user.iter().map(|user| (UserHash::of(user), user.clone())).collect(),
+            since: None,
         }
+    }
+
+    /// The same, and nothing that was published before.
+    pub(crate) fn since(self, since: Option<i64>) -> Self {
+        Self { since, ..self }
     }
 
     pub(crate) fn wants_priority(&self, priority: Priority) -> bool {
@@ -60,7 +68,12 @@ impl Filter {
             // Let the check of the record say what is wrong with it.
             None => true,
         };
+        let is_recent = match (self.since, header.published_at()) {
+            (Some(since), Some(published_at)) => published_at >= since,
+            _ => true,
+        };
         is_type_wanted
+            && is_recent
             && (self.users.is_empty() || self.users.iter().any(|(hash, _)| *hash == header.user_hash))
     }
 

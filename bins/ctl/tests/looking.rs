@@ -354,3 +354,29 @@ fn nobody_s_segments_cannot_be_read_by_nobody() {
     inspect.says("--group").exits(4);
     tail.says("no lane").says("--group").exits(4);
 }
+
+#[test]
+fn a_tail_since_shows_what_was_published_since_as_far_as_the_rings_have_it() {
+    let bus = Bus::new();
+    let publish = |title: &str| {
+        let line = format!(
+            r#"{{"user_id":"*","source":"Ops","payload":{{"type":"system_notice","title":"{title}","content":"","level":"INFO","timestamp":1}}}}"#
+        );
+        bus.ctl_with(&["publish", "--producer", "ops", "--from", "-"], &(line + "\n")).exits(0);
+    };
+    publish("before");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    publish("after");
+    let since = |time: &str| {
+        let ran = bus.ctl(&["tail", "--all", "--since", time, "--seconds", "0", "--json"]);
+        ran.exits(0);
+        ran.json()
+            .iter()
+            .map(|line| line["payload"]["title"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(since(&now.to_string()), ["after"]);
+    assert_eq!(since("1h"), ["before", "after"]);
+    bus.ctl(&["tail", "--all", "--since", "1h", "--from", "oldest"]).exits(2);
+}

@@ -44,6 +44,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 ///   bellwirectl tail --all --priority 0 --channel risk
 ///   bellwirectl tail risk --from oldest --seconds 0 --json | jq .payload
 ///   bellwirectl tail --all --user user_01 --type trade_executed --count 10
+///   bellwirectl tail --all --since 30s --priority 0 --seconds 0
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Tail {
@@ -56,6 +57,11 @@ pub(crate) struct Tail {
     /// Where to begin: with the oldest record that the rings still have, or with what comes now
     #[arg(long, value_enum, default_value_t = From::Now, value_name = "WHERE")]
     from: From,
+    /// Only what was published since: `5m` (ago), a time in RFC 3339, or ns since the Unix epoch
+    ///
+    /// As far back as the rings still have it. A gateway's journal reaches further: `journal tail --since`.
+    #[arg(long, value_name = "TIME", value_parser = names::instant, conflicts_with = "from")]
+    since: Option<i64>,
 
     #[command(flatten)]
     filters: Filters,
@@ -137,16 +143,16 @@ struct Lanes<'a> {
 
 impl<'a> Lanes<'a> {
     fn open(global: &'a Global, args: &'a Tail, render: Render) -> Result<Self, Failure> {
-        let start = match args.from {
-            From::Oldest => TapStart::Oldest,
-            From::Now => TapStart::Now,
+        let start = match (args.from, args.since) {
+            (From::Oldest, _) | (From::Now, Some(_)) => TapStart::Oldest,
+            (From::Now, None) => TapStart::Now,
         };
         let (bus, group) = (global.bus(), global.group.as_deref());
         let mut lanes = Self {
             bus,
             group,
             only: args.lane.as_deref(),
-            filter: Filter::new(&args.filters),
+            filter: Filter::new(&args.filters).since(args.since),
             render,
             sources: Vec::new(),
             refused: HashSet::new(),
