@@ -6,21 +6,10 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::{Command, Stdio};
 
-use bellwire::{Budget, Priority, Producer, ProducerOptions, Reader, ReaderOptions};
+use bellwire::{Budget, ReaderOptions};
 use common::*;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-fn small() -> ProducerOptions {
-    Priority::ALL
-        .into_iter()
-        .fold(ProducerOptions::new(), |options, priority| options.capacity(priority, 4096))
-}
-
-fn meet(producer: &mut Producer, reader: &mut Reader) {
-    reader.refresh();
-    producer.look();
-}
 
 /// The finding of that check on that segment (or on the bus).
 #[track_caller]

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
-use bellwire::{Budget, Priority, Producer, ProducerOptions, Reader, ReaderOptions};
+use bellwire::{Budget, ReaderOptions};
 use common::site::Site;
 use common::*;
 use nix::sys::signal::Signal;
@@ -17,17 +17,6 @@ const OK: i32 = 0;
 const WARNING: i32 = 1;
 const CRITICAL: i32 = 2;
 const UNKNOWN: i32 = 3;
-
-fn small() -> ProducerOptions {
-    Priority::ALL
-        .into_iter()
-        .fold(ProducerOptions::new(), |options, priority| options.capacity(priority, 4096))
-}
-
-fn meet(producer: &mut Producer, reader: &mut Reader) {
-    reader.refresh();
-    producer.look();
-}
 
 fn check(bus: &Bus, arguments: &[&str]) -> Ran {
     bus.ctl(&[&["check", "--sample", "0"], arguments].concat())

@@ -7,21 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bellwire::{Budget, OpenError, Priority, Producer, ProducerOptions, Reader, ReaderOptions};
+use bellwire::{Budget, OpenError, Reader, ReaderOptions};
 use common::*;
 use serde_json::{Value, json};
-
-fn small() -> ProducerOptions {
-    Priority::ALL
-        .into_iter()
-        .fold(ProducerOptions::new(), |options, priority| options.capacity(priority, 4096))
-}
-
-/// Attaches and is waited for.
-fn meet(producer: &mut Producer, reader: &mut Reader) {
-    reader.refresh();
-    producer.look();
-}
 
 fn read_all(reader: &mut Reader) {
     while reader.round(Budget::default(), |_, _| {}) > 0 {}

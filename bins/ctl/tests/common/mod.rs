@@ -10,7 +10,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bellwire::{Level, MarginCall, Notification, OrderCanceled, Payload, SystemNotice};
+use bellwire::{
+    Level, MarginCall, Notification, OrderCanceled, Payload, Priority, Producer, ProducerOptions, Reader,
+    SystemNotice,
+};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -59,6 +62,19 @@ impl Drop for Bus {
             }
         }
     }
+}
+
+/// A lane that is soon full.
+pub(crate) fn small() -> ProducerOptions {
+    Priority::ALL
+        .into_iter()
+        .fold(ProducerOptions::new(), |options, priority| options.capacity(priority, 4096))
+}
+
+/// The consumer attaches, and the producer waits for it from then on.
+pub(crate) fn meet(producer: &mut Producer, reader: &mut Reader) {
+    reader.refresh();
+    producer.look();
 }
 
 /// bellwirectl with nothing of our own environment, and pipes for everything.

@@ -3,12 +3,12 @@
 use bellwire_journal::inspect::Step;
 use clap::Args;
 
+use super::Selection;
 use super::line::{self, Shape};
-use super::{Dir, Span};
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, words};
-use crate::filter::{Filter, Filters};
+use crate::filter::Filter;
 use crate::output::progress::Progress;
 use crate::output::render::Render;
 use crate::output::{Out, human};
@@ -32,11 +32,7 @@ use crate::stop::Stop;
 #[command(verbatim_doc_comment)]
 pub(crate) struct Export {
     #[command(flatten)]
-    dir: Dir,
-    #[command(flatten)]
-    span: Span,
-    #[command(flatten)]
-    filters: Filters,
+    selection: Selection,
     /// Only the notification itself
     #[arg(long)]
     bare: bool,
@@ -46,8 +42,8 @@ pub(super) fn run(global: &Global, args: &Export) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
     let mut out = Out::new(global);
     let mut shape = if args.bare { Shape::Bare(Render::Json) } else { Shape::Envelope };
-    let filter = Filter::new(&args.filters);
-    let mut walk = args.span.walk(args.dir.listing()?);
+    let filter = Filter::new(&args.selection.filters);
+    let mut walk = args.selection.span.walk(args.selection.dir.listing()?);
     let total = walk.listing().segments.iter().map(|segment| segment.used.unwrap_or(segment.len)).sum();
     let mut progress = Progress::new("exporting", total);
     let (mut written, mut unsound, mut read_bytes) = (0_u64, 0_u64, 0);
@@ -58,7 +54,7 @@ pub(super) fn run(global: &Global, args: &Export) -> Result<Exit, Failure> {
             Step::Entry(found) => {
                 read_bytes += found.entry.body.len() as u64;
                 progress.at(read_bytes);
-                if !args.span.has(found.entry.journalled_at) {
+                if !args.selection.span.has(found.entry.journalled_at) {
                     continue;
                 }
                 match line::of(found, &filter, &mut shape) {

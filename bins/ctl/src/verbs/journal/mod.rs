@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, words};
+use crate::filter::Filters;
 
 /// What to do with it.
 #[derive(Subcommand, Debug)]
@@ -68,6 +69,17 @@ pub(crate) struct Span {
     /// Only what was journalled before
     #[arg(long, value_name = "TIME", value_parser = crate::names::instant, help_heading = "Filters")]
     until: Option<i64>,
+}
+
+/// Which journal, and what of it.
+#[derive(Args, Debug)]
+pub(crate) struct Selection {
+    #[command(flatten)]
+    dir: Dir,
+    #[command(flatten)]
+    span: Span,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 impl Span {

@@ -8,11 +8,11 @@ use bellwire_journal::inspect::Step;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{Dir, Span};
+use super::Selection;
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::filter::{Filter, Filters};
+use crate::filter::Filter;
 use crate::output::line::quote;
 use crate::output::progress::Progress;
 use crate::output::table::Table;
@@ -32,11 +32,7 @@ const USERS_MAX: usize = 1_000_000;
 #[command(verbatim_doc_comment)]
 pub(crate) struct Stats {
     #[command(flatten)]
-    dir: Dir,
-    #[command(flatten)]
-    span: Span,
-    #[command(flatten)]
-    filters: Filters,
+    selection: Selection,
     /// How many of the users with the most records to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
@@ -69,8 +65,8 @@ struct Counts {
 }
 
 pub(super) fn run(global: &Global, args: &Stats) -> Result<Exit, Failure> {
-    let filter = Filter::new(&args.filters);
-    let mut walk = args.span.walk(args.dir.listing()?);
+    let filter = Filter::new(&args.selection.filters);
+    let mut walk = args.selection.span.walk(args.selection.dir.listing()?);
     let total = walk.listing().segments.iter().map(|segment| segment.used.unwrap_or(segment.len)).sum();
     let mut progress = Progress::new("counting", total);
     let mut counts = Counts::default();
@@ -83,7 +79,7 @@ pub(super) fn run(global: &Global, args: &Stats) -> Result<Exit, Failure> {
                 let entry = &found.entry;
                 read_bytes += entry.body.len() as u64;
                 progress.at(read_bytes);
-                if !args.span.has(entry.journalled_at)
+                if !args.selection.span.has(entry.journalled_at)
                     || !filter.wants_priority_of(&entry.header)
                     || !filter.wants_header(&entry.header)
                 {

@@ -6,11 +6,11 @@ use bellwire_journal::inspect::Step;
 use clap::Args;
 
 use super::line::{self, Shape};
-use super::{Dir, Span};
+use super::{Selection, Span};
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, words};
-use crate::filter::{Filter, Filters};
+use crate::filter::Filter;
 use crate::names;
 use crate::output::line::Line;
 use crate::output::render::Render;
@@ -36,11 +36,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[command(verbatim_doc_comment)]
 pub(crate) struct Tail {
     #[command(flatten)]
-    dir: Dir,
-    #[command(flatten)]
-    span: Span,
-    #[command(flatten)]
-    filters: Filters,
+    selection: Selection,
     /// End after so many notifications
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "How long")]
     count: Option<u64>,
@@ -54,11 +50,12 @@ pub(super) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
     let mut out = Out::new(global);
     let mut shape =
         if global.json { Shape::Envelope } else { Shape::Text(Render::Text(Line::new(out.color()))) };
-    let filter = Filter::new(&args.filters);
+    let filter = Filter::new(&args.selection.filters);
     // Without --since: from now on.
     let now = human::now_ns();
-    let span = Span { since: Some(args.span.since.unwrap_or(now)), until: args.span.until };
-    let mut walk = span.walk(args.dir.listing()?);
+    let span =
+        Span { since: Some(args.selection.span.since.unwrap_or(now)), until: args.selection.span.until };
+    let mut walk = span.walk(args.selection.dir.listing()?);
     let started = Instant::now();
     let mut printed = 0;
     while !stop.asked() {
