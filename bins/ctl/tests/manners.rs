@@ -91,7 +91,11 @@ fn colours_are_for_terminals_and_for_those_who_want_them() {
     let on_a_terminal = |variables: &[(&str, &str)]| {
         let line = format!("{} ls --bus {}", env!("CARGO_BIN_EXE_bellwirectl"), bus.0);
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm");
+        script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
+        // What a build machine may have set, and what counts for colours too.
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+            script.env_remove(name);
+        }
         script.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = script.stderr(Stdio::null()).spawn().ok()?;
         let mut text = String::new();

@@ -129,12 +129,20 @@ fn pid(gateway: &Gateway) -> Pid {
     Pid::from_raw(gateway.pid() as i32)
 }
 
+/// A thread has its name, and takes it, only once it runs: waited for. Another one may end meanwhile.
 fn thread_named(pid: Pid, name: &str) -> Pid {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let is_wanted =
-        |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap().trim() == name;
-    let task = tasks.map(|task| task.unwrap().path()).find(is_wanted).unwrap();
-    Pid::from_raw(task.file_name().unwrap().to_str().unwrap().parse().unwrap())
+    let is_wanted = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        if let Some(task) = tasks.map(|task| task.unwrap().path()).find(is_wanted) {
+            return Pid::from_raw(task.file_name().unwrap().to_str().unwrap().parse().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no thread {name}");
 }
 
 /// The gateway with these sockets from descriptor 3 on, as systemd starts it. A shell puts its own pid into the environment, which

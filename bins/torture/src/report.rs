@@ -35,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) released: u64,
     pub(crate) stored: u64,
     pub(crate) stored_again: u64,
+    /// Records of the journal at the end, all of them linked in its chain.
+    pub(crate) journal_linked: u64,
     pub(crate) counts: Counts,
     pub(crate) gateway: Maxima,
     pub(crate) faults: BTreeMap<Fault, u64>,
@@ -67,6 +69,7 @@ impl Report {
             "disk full",
             format!("{} times; the gateway ended over it {} times", self.disk_full, self.disk_full_ends),
         );
+        row("journal verified", format!("{} records", grouped(self.journal_linked)));
         row("/dev/shm full", format!("{} times; new lanes refused: {}", self.shm_full, self.shm_refusals));
         let Totals { published, uncertain, uncertain_published, unseen } = self.totals;
         row("published", grouped(published));

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bellwire::{OpenError, Producer};
+use bellwire_journal::ChainKey;
+use bellwire_journal::inspect::{Listing, VerifyError, verify};
 use clap::Args;
 
 use crate::Result;
@@ -368,11 +370,34 @@ impl Run {
         let totals = self.fleet.oracle().conclude(&accounts);
         self.fleet.report.totals = totals;
         self.fleet.conclude_bus(&accounts)?;
+        self.verify_journal();
         if self.fleet.report.released > 0 {
             let released = self.fleet.report.released;
             self.fleet.oracle().fault(Fault::Process, || format!("{released} times a consumer was given up"));
         }
         Ok(())
+    }
+
+    /// After all the kills and full disks: every record whole, in its stream's order, and linked in the chain.
+    fn verify_journal(&mut self) {
+        // A gateway that did not end in order may still be writing; that it did not is a fault already.
+        if !self.is_clean() {
+            return;
+        }
+        let listing = Listing::read(&self.fleet.world.journal()).map_err(VerifyError::from);
+        let verdict = listing.and_then(|listing| verify(listing, &ChainKey::public(), &[], &mut |_| ()));
+        let words = match verdict {
+            Ok(verdict) => {
+                self.fleet.report.journal_linked = verdict.linked;
+                match verdict.finding {
+                    Some(finding) => finding.to_string(),
+                    None if verdict.linked == verdict.records && verdict.begins.is_empty() => return,
+                    None => format!("not all of it is linked: {verdict:?}"),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        self.fleet.oracle().fault(Fault::Corrupt, || format!("the journal: {words}"));
     }
 
     fn report(mut self, args: &RunArgs, seed: u64, outcome: Result<()>) -> Result<bool> {
