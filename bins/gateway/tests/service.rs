@@ -108,21 +108,41 @@ fn a_broker_that_hangs_is_not_hidden_by_threads_that_go_on() {
         command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
     });
     manager.until("WATCHDOG=1");
-    let broker = thread_named(pid(&gateway), "broker");
-    ptrace::seize(broker, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(broker).unwrap();
-    waitpid(broker, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    // A shard begins with a question to the broker: it must have begun.
+    let address = gateway.url.trim_start_matches("ws://");
+    let mut answer = [0; 12];
+    greet(address).read_exact(&mut answer).unwrap();
+    let broker = Stopped::new(thread_named(pid(&gateway), "broker"));
     // One meal may have been due already.
     manager.count("WATCHDOG=1", WATCHDOG / 2);
     assert_eq!(manager.count("WATCHDOG=1", WATCHDOG * 3), 0);
     assert!(std::fs::read_to_string(log).unwrap().contains("the broker makes no progress"));
     // The rest lives: a connection is greeted.
-    let mut answer = [0; 12];
-    greet(gateway.url.trim_start_matches("ws://")).read_exact(&mut answer).unwrap();
+    greet(address).read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 101");
     // The control: it goes on, and so does the feeding.
-    ptrace::detach(broker, None).unwrap();
+    drop(broker);
     manager.until("WATCHDOG=1");
+}
+
+/// A thread that stands still until this is dropped. It is let go also when a test fails: while a thread is traced, nobody can wait
+/// for the end of its process.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        let stopped = Self(thread);
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+        stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
 }
 
 fn pid(gateway: &Gateway) -> Pid {
