@@ -199,11 +199,16 @@ impl Journal {
     }
 
     /// An error if the memory of a segment is gone: somebody truncated the file, or the disk failed. The segments that were
-    /// touched since are known; the one that is written is looked at.
+    /// touched since are known; the one that is written is looked at. And if the housekeeper found an entry damaged that a
+    /// start had not read; that is said once.
     ///
     /// # Errors
     /// [`JournalError::Gone`]: the journal can neither be read nor written any more; what the next start finds is left.
+    /// [`JournalError::Damaged`]: the next start says the same, if it is the entry that is damaged, and not its summary.
     pub fn verify(&self) -> Result<(), JournalError> {
+        if let Some(damage) = self.shared.take_damage() {
+            return Err(damage);
+        }
         self.writer.segment().look()?;
         self.shared.segments().iter().try_for_each(|segment| segment.fault())
     }

@@ -1,4 +1,5 @@
-//! A thread for what would make the appending thread wait: allocating the next segment ahead, syncing, deleting, and the chain.
+//! A thread for what would make the appending thread wait: allocating the next segment ahead, syncing, deleting, the chain and
+//! the summaries.
 //!
 //! Nothing depends on it being quick, or on it at all: when its orders pile up, or it could not be started, the appending
 //! thread does the work by itself.
@@ -16,6 +17,7 @@ use super::error::JournalError;
 use super::layout::DURABLE_AT;
 use super::read::{JournalReader, Shared};
 use super::segment::{Blank, Segment, allocate};
+use super::summary::{self, Pace};
 use super::{JournalConfig, SyncPolicy};
 
 /// Orders that wait: one or two for each segment that fills or goes. At the bound the appending thread does it.
@@ -24,6 +26,8 @@ const ORDERS_MAX: usize = 32;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often what was appended since is linked.
 const CHAIN_EVERY: Duration = Duration::from_millis(100);
+/// How long to wait between two looks at segments that are full: reading them takes a twentieth of a core.
+const SUMMARY_PAUSE: Duration = Duration::from_millis(5);
 /// How long the end of the gateway may wait for the chain: more than a journal that fills at a gigabyte a second needs.
 const CHAIN_AT_END: Duration = Duration::from_secs(2);
 
@@ -43,7 +47,11 @@ pub(super) struct Housekeeper {
 }
 
 impl Housekeeper {
-    pub(super) fn start(config: &JournalConfig, shared: &Arc<Shared>) -> Result<Self, JournalError> {
+    pub(super) fn start(
+        config: &JournalConfig,
+        shared: &Arc<Shared>,
+        summaries: Option<summary::Keeper>,
+    ) -> Result<Self, JournalError> {
         let (sender, orders) = sync_channel(ORDERS_MAX);
         let ahead = Arc::new(Mutex::new(None));
         let work = Work {
@@ -58,6 +66,7 @@ impl Housekeeper {
             chain: config.chain.clone().map(|key| {
                 Follower::new(JournalReader::new(Arc::clone(shared)), &config.dir, shared.journal_id, key)
             }),
+            summaries,
         };
         let thread = std::thread::Builder::new()
             .name("journal-keeper".to_owned())
@@ -120,6 +129,7 @@ struct Work {
     /// End of the journal at the last sync.
     synced_end: u64,
     chain: Option<Follower>,
+    summaries: Option<summary::Keeper>,
 }
 
 impl Work {
@@ -127,6 +137,7 @@ impl Work {
         let mut missing = !self.allocate_ahead();
         let mut next_sync = Instant::now();
         let mut next_link = Instant::now();
+        let mut next_read = Some(Instant::now());
         loop {
             let mut wait = Duration::from_secs(3600);
             if missing {
@@ -147,10 +158,25 @@ impl Work {
                 }
                 wait = wait.min(next_link.saturating_duration_since(now));
             }
+            if let (Some(summaries), Some(at)) = (&mut self.summaries, next_read) {
+                let now = Instant::now();
+                if now >= at {
+                    next_read = match summaries.step() {
+                        Pace::Idle => None,
+                        Pace::Slow => Some(now + SUMMARY_PAUSE),
+                        Pace::Fast => Some(now),
+                    };
+                }
+                wait = next_read.map_or(wait, |at| wait.min(at.saturating_duration_since(now)));
+            }
             match self.orders.recv_timeout(wait) {
                 Ok(Order::Rolled(full)) => {
                     missing = !self.allocate_ahead();
                     finish(&full, self.sync);
+                    if let Some(summaries) = &mut self.summaries {
+                        summaries.add(full);
+                        next_read = Some(Instant::now());
+                    }
                 }
                 Ok(Order::Remove(segment)) => delete(&segment),
                 Err(RecvTimeoutError::Timeout) if missing => missing = !self.allocate_ahead(),
@@ -217,8 +243,11 @@ fn finish(full: &Segment, sync: SyncPolicy) {
     }
 }
 
-/// Deletes the file of a segment, and its chain.
+/// Deletes the file of a segment, its summary and its chain.
 fn delete(segment: &Segment) {
+    if let Err(error) = summary::remove(segment.path()) {
+        tracing::error!(path = %segment.path().display(), %error, "the summary of a journal segment cannot be deleted");
+    }
     match std::fs::remove_file(chain_path(segment.path())) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::error!(path = %segment.path().display(), %error, "the chain of a journal segment cannot be deleted");

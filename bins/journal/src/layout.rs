@@ -57,6 +57,8 @@ pub(super) const GENERATION_AT: usize = 80;
 pub(super) const USED_AT: usize = 88;
 pub(super) const DURABLE_AT: usize = 96;
 pub(super) const FRESH_AT: usize = 104;
+/// Place of the word that says when the segment was begun.
+pub(super) const CREATED_AT: usize = 48;
 const CRC_AT: usize = 72;
 
 const _: () =
@@ -107,7 +109,7 @@ impl SegmentHeader {
         bytes[24..32].copy_from_slice(&self.len.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.journal_id.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.fingerprint.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.created_at.to_le_bytes());
+        bytes[CREATED_AT..56].copy_from_slice(&self.created_at.to_le_bytes());
         bytes[56..72].copy_from_slice(&self.boot_id);
         let crc = crc32c::crc32c(&bytes[8..CRC_AT]);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());

@@ -3,8 +3,8 @@
 //! Append-only segment files, mapped; one process owns the directory, one thread of it appends, any number of
 //! [`JournalReader`]s in the same process read in place. `layout` says what the bytes mean, `segment` holds the
 //! mapped memory, `append` writes, `read` reads, `recover` finds out at start what is there, [`inspect`] looks from outside, and `housekeeper` is
-//! a thread that does what would make the appending thread wait: allocating the next file, syncing, deleting, and the `chain`
-//! that shows whether somebody altered what is kept.
+//! a thread that does what would make the appending thread wait: allocating the next file, syncing, deleting, the `chain`
+//! that shows whether somebody altered what is kept, and the `summary` of each full segment, by which a start is quick.
 //!
 //! An append has two steps, so that a record's bytes move once: [`Journal::room`] gives the next free bytes, the caller
 //! copies the archive into them and checks that copy, and [`Journal::append`] turns it into an entry. What was copied but
@@ -26,6 +26,7 @@ mod layout;
 mod read;
 mod recover;
 mod segment;
+mod summary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use error::JournalError;
 pub use layout::{ENTRY_ALIGN, ENTRY_HEADER_LEN, ENTRY_LEN_MAX, HeaderError, SEGMENT_HEADER_LEN};
 pub use read::{Entry, JournalReader};
 pub use recover::{Cut, Recovered};
+pub use summary::{Summariser, Tables};
 
 /// Length of a segment file unless the configuration says otherwise, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellwire::{NotificationView, RECORD_HEADER_LEN, RecordHeader};
 use crossbeam_utils::CachePadded;
 
-use super::layout::{ENTRY_ALIGN, ENTRY_HEADER_LEN, ENTRY_LEN_MAX, EntryHeader, SEGMENT_HEADER_LEN};
+use super::error::JournalError;
+use super::layout::{
+    ENTRY_ALIGN, ENTRY_HEADER_LEN, ENTRY_LEN_MAX, EntryHeader, SEGMENT_HEADER_LEN, entry_crc,
+};
 use super::segment::Segment;
 
 /// What the appending thread and the readers share.
@@ -22,6 +25,8 @@ pub(super) struct Shared {
     segments: Mutex<VecDeque<Arc<Segment>>>,
     /// The next segment could not be allocated ahead: the disk will be full soon.
     pub(super) tight: AtomicBool,
+    /// What the housekeeper found damaged, until somebody asks.
+    damage: Mutex<Option<JournalError>>,
 }
 
 impl Shared {
@@ -33,11 +38,20 @@ impl Shared {
             start: AtomicU64::new(start),
             segments: Mutex::new(segments),
             tight: AtomicBool::new(false),
+            damage: Mutex::default(),
         }
     }
 
     pub(super) fn segments(&self) -> MutexGuard<'_, VecDeque<Arc<Segment>>> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner) // a reader's panic leaves the list whole
+    }
+
+    pub(super) fn set_damage(&self, error: JournalError) {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error); // an option is always whole
+    }
+
+    pub(super) fn take_damage(&self) -> Option<JournalError> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).take() // as above
     }
 
     #[inline]
@@ -185,6 +199,19 @@ impl<'a> Entry<'a> {
     #[inline]
     pub(super) fn len(&self) -> usize {
         ENTRY_HEADER_LEN + self.header.record_len as usize
+    }
+
+    /// The entry at the beginning of `bytes`, if it is whole, or what is wrong with it.
+    pub(super) fn checked(bytes: &'a [u8], offset: u64, journal_id: u64) -> Result<Self, String> {
+        let Some(entry) = Self::decode(bytes, offset) else {
+            return Err("an entry whose lengths, type or priority are impossible".to_owned());
+        };
+        let header = bytes.first_chunk().map(EntryHeader::from_bytes).unwrap_or_default();
+        let computed = entry_crc(journal_id, offset, header.len, entry.body);
+        if header.crc != computed {
+            return Err(format!("an entry with checksum {:#010x}, computed {computed:#010x}", header.crc));
+        }
+        Ok(entry)
     }
 
     /// The entry at the beginning of `bytes`, if its numbers fit together. The crc is not looked at.

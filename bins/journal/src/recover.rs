@@ -1,7 +1,8 @@
 //! Opening a journal: what is there, what of it is whole, and where to go on.
 //!
 //! Each entry that is kept is handed to the caller, in order, its crc checked: he rebuilds his tables from them, and what
-//! he checks on the way (sequences without gaps, back-links that meet) counts as well.
+//! he checks on the way (sequences without gaps, back-links that meet) counts as well. In place of the entries of a full
+//! segment he may get its [`summary`](super::summary).
 //!
 //! # Torn or damaged
 //!
@@ -33,6 +34,7 @@ use super::housekeeper::Housekeeper;
 use super::layout::*;
 use super::read::{Entry, Shared};
 use super::segment::{Segment, SegmentWriter, allocate};
+use super::summary::{self, EntryByEntry, Purpose, SummaryFacts, Tables, Task};
 use super::{JournalConfig, SyncPolicy};
 
 /// What a start found.
@@ -42,6 +44,8 @@ pub struct Recovered {
     pub entries: u64,
     /// Segment files that are kept.
     pub segments: usize,
+    /// Of how many of them the summary was taken.
+    pub summarised: usize,
     /// What was cut off, if anything.
     pub cut: Option<Cut>,
     /// Records that were published may have been lost, by a restart of the machine or a truncation: all streams begin anew.
@@ -90,6 +94,18 @@ impl Journal {
         now: i64,
         replay: &mut dyn FnMut(&Entry<'_>, bool) -> Result<(), String>,
     ) -> Result<(Self, Recovered), JournalError> {
+        Self::open_with(config, now, &mut EntryByEntry(replay))
+    }
+
+    /// The same, for tables that can be rebuilt from summaries as well.
+    ///
+    /// # Errors
+    /// As with [`open`](Self::open).
+    pub fn open_with(
+        config: JournalConfig,
+        now: i64,
+        tables: &mut dyn Tables,
+    ) -> Result<(Self, Recovered), JournalError> {
         config.check()?;
         make_dir(&config.dir)?;
         let lock = lock_dir(&config.dir)?;
@@ -97,14 +113,16 @@ impl Journal {
         let found = find_segments(&config.dir)?;
         let mut recovered = Recovered::default();
         let mut fresh_from = found.iter().map(|found| found.fresh_from).max().unwrap_or_default();
+        let mut taken = Taken::default();
         let (mut sealed, mut last, journal_id, mut generation) = if found.is_empty() {
             (VecDeque::new(), None, random(&config.dir)?.max(1), (random(&config.dir)? as u32 >> 1).max(1))
         } else {
             let generation = found.iter().map(|found| found.generation).max().unwrap_or(1);
             let journal_id = found[0].header.journal_id;
+            taken = take_summaries(&found, boot_id, fresh_from, tables);
             let replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String> =
-                &mut |entry| replay(entry, entry.offset >= fresh_from);
-            let (sealed, last) = walk_all(found, boot_id, &mut recovered, replay)?;
+                &mut |entry| tables.entry(entry, entry.offset >= fresh_from);
+            let (sealed, last) = walk_all(found, &taken, boot_id, &mut recovered, replay)?;
             (sealed, last, journal_id, generation)
         };
         if let Some(cut) = &recovered.cut {
@@ -143,12 +161,17 @@ impl Journal {
         if writer.segment().newest_at() == i64::MIN {
             writer.segment().set_newest_at(now);
         }
+        let tasks: VecDeque<_> = sealed.iter().filter_map(|segment| taken.task(segment)).collect();
         sealed.push_back(Arc::clone(writer.segment()));
         recovered.segments = sealed.len();
         let retained_bytes = sealed.iter().map(|segment| segment.len()).sum();
         let tip = writer.offset();
         let shared = Arc::new(Shared::new(journal_id, sealed, tip));
-        let keeper = Housekeeper::start(&config, &shared)?;
+        let is_durable = config.sync != SyncPolicy::None;
+        let summaries = tables
+            .summariser()
+            .map(|summariser| summary::Keeper::new(Arc::clone(&shared), summariser, tasks, is_durable));
+        let keeper = Housekeeper::start(&config, &shared, summaries)?;
         let journal = Self {
             shared,
             writer,
@@ -236,6 +259,10 @@ fn find_segments(dir: &Path) -> Result<Vec<Found>, JournalError> {
             // Allocated ahead by a process that was killed.
             Some("prep") => std::fs::remove_file(&path).map_err(JournalError::io(&path, "delete"))?,
             Some("journal") => paths.push(path),
+            // Left by a process that was killed while it deleted both.
+            Some("summary") if !path.with_extension("journal").exists() => {
+                summary::remove(&path).map_err(JournalError::io(&path, "delete"))?;
+            }
             _ => {}
         }
     }
@@ -310,14 +337,94 @@ fn read_header(path: PathBuf, is_last: bool) -> Result<Found, JournalError> {
     Ok(Found { file, path, file_len, header, generation, used, durable, fresh_from })
 }
 
+impl Found {
+    /// Pages of this segment may have been lost without any process being to blame.
+    fn power_was_lost(&self, boot_id: [u8; 16]) -> bool {
+        !self.durable && (self.header.boot_id != boot_id || boot_id == [0; 16])
+    }
+
+    /// What its summary says of itself, if it has one that can be used by these tables.
+    fn summary(&self, boot_id: [u8; 16], content_version: u32) -> Option<SummaryFacts> {
+        let header = &self.header;
+        let (entries, newest_at) = (0, 0);
+        let (journal_id, base, created_at) = (header.journal_id, header.base, header.created_at);
+        let used = self.used;
+        let this = SummaryFacts { content_version, journal_id, base, created_at, used, entries, newest_at };
+        let is_final = used != 0 && !self.power_was_lost(boot_id);
+        is_final.then(|| summary::read_facts(&self.path))?.filter(|facts| facts.is_of_same(&this))
+    }
+}
+
+/// The summaries that stand for the oldest segments.
+#[derive(Default)]
+struct Taken {
+    /// Of each segment in turn, with the crc of the content.
+    summaries: Vec<(SummaryFacts, u32)>,
+    /// Bases of later segments that have a summary, and are read all the same.
+    others: Vec<u64>,
+}
+
+impl Taken {
+    /// What is to be done behind the start about the summary of that segment, which is full.
+    fn task(&self, segment: &Arc<Segment>) -> Option<Task> {
+        let base = segment.base();
+        let taken = self.summaries.iter().find(|(facts, _)| facts.base == base);
+        let purpose = match taken {
+            Some((_, crc)) => Purpose::Check { crc: *crc },
+            None if self.others.contains(&base) => return None,
+            None => Purpose::Make,
+        };
+        Some(Task { segment: Arc::clone(segment), purpose })
+    }
+}
+
+/// Hands as many summaries as there are in a row to the tables, from the oldest segment on, but for the segments of which
+/// the tables want each entry, and the last one, to which more may have been appended than anybody knows.
+fn take_summaries(found: &[Found], boot_id: [u8; 16], fresh_from: u64, tables: &mut dyn Tables) -> Taken {
+    let mut taken = Taken::default();
+    let Some(version) = tables.summariser().map(|summariser| summariser.version()) else { return taken };
+    let known: Vec<_> = found.iter().map(|found| found.summary(boot_id, version)).collect();
+    let mut newer = 0u64;
+    let is_wanted_by_entries = |facts: &Option<SummaryFacts>| {
+        let is_wanted = newer < tables.newest();
+        newer = newer.saturating_add(facts.map_or(0, |facts| facts.entries));
+        is_wanted
+    };
+    // The last segment has no summary and counts as empty.
+    let read = known.iter().rev().map(is_wanted_by_entries).take_while(|is_wanted| *is_wanted).count().max(1);
+    let row = known[..found.len() - read].iter().map_while(|facts| *facts);
+    for (found, facts) in found.iter().zip(row) {
+        let first = facts.base + SEGMENT_HEADER_LEN as u64;
+        let content = summary::read_content(&found.path).ok_or_else(|| "its content is damaged".to_owned());
+        let merged = content.and_then(|(content, crc)| {
+            tables.summary(&content, first, facts.base >= fresh_from).map(|()| crc)
+        });
+        match merged {
+            Ok(crc) => taken.summaries.push((facts, crc)),
+            Err(why) => {
+                tracing::warn!(path = %found.path.display(), why,
+                    "the summary of a journal segment is of no use: the journal is read from its beginning");
+                tables.clear();
+                // Each is made anew.
+                return Taken::default();
+            }
+        }
+    }
+    let others = known[taken.summaries.len()..].iter().flatten();
+    taken.others = others.map(|facts| facts.base).collect();
+    taken
+}
+
 /// Length of what tells whether there is another entry.
 const LEAD_LEN: u64 = 8;
 
 type Walked = (VecDeque<Arc<Segment>>, Option<SegmentWriter>);
 
-/// Hands every entry to `replay`; gives the segments that are closed, and the one to go on with, if the last is not.
+/// Hands every entry to `replay`, but for those of segments of which the summary was taken; gives the segments that are
+/// closed, and the one to go on with, if the last is not.
 fn walk_all(
     found: Vec<Found>,
+    taken: &Taken,
     boot_id: [u8; 16],
     recovered: &mut Recovered,
     replay: &mut dyn FnMut(&Entry<'_>) -> Result<(), String>,
@@ -325,13 +432,22 @@ fn walk_all(
     let mut sealed = VecDeque::with_capacity(found.len() + 1);
     let last_index = found.len() - 1;
     let mut found = found.into_iter().enumerate();
-    while let Some((index, Found { file, path, file_len, header, used, durable, .. })) = found.next() {
+    while let Some((index, next)) = found.next() {
         let is_last = index == last_index;
-        // Pages of this segment may have been lost without any process being to blame.
-        let power_was_lost = !durable && (header.boot_id != boot_id || boot_id == [0; 16]);
+        let power_was_lost = next.power_was_lost(boot_id);
+        let Found { file, path, file_len, header, used, .. } = next;
+        if let Some((facts, _)) = taken.summaries.get(index) {
+            let segment = Segment::open(file, &path, header.base, header.len)?;
+            segment.set_newest_at(facts.newest_at);
+            sealed.push_back(segment.into_sealed(used as usize));
+            recovered.entries += facts.entries;
+            recovered.summarised += 1;
+            continue;
+        }
         recovered.streams_are_over |= is_last && power_was_lost;
         recovered.is_of_earlier_start = header.boot_id != boot_id;
         let mut segment = Segment::open(file, &path, header.base, header.len)?;
+        segment.will_be_read();
         let limit = if used == 0 { header.len } else { used };
         let segment_bytes = segment.contents();
         let walk = Walk {
@@ -366,7 +482,10 @@ fn walk_all(
         segment.set_newest_at(stop.newest_at.unwrap_or(header.created_at));
         if let Some(why) = torn {
             let mut later_segments = 0;
+            summary::remove(&path).map_err(JournalError::io(&path, "delete the summary of"))?;
             for (_, later) in found.by_ref() {
+                summary::remove(&later.path)
+                    .map_err(JournalError::io(&later.path, "delete the summary of"))?;
                 std::fs::remove_file(&later.path).map_err(JournalError::io(&later.path, "delete"))?;
                 later_segments += 1;
             }
@@ -438,15 +557,7 @@ impl Walk<'_> {
     fn entry(&self, at: usize) -> Result<Entry<'_>, String> {
         let rest = self.bytes.get(at..).unwrap_or_default();
         let offset = self.base + at as u64;
-        let Some(entry) = Entry::decode(rest, offset) else {
-            return Err("an entry whose lengths, type or priority are impossible".to_owned());
-        };
-        let header = rest.first_chunk().map(EntryHeader::from_bytes).unwrap_or_default();
-        let computed = entry_crc(self.journal_id, offset, header.len, &rest[8..entry.len()]);
-        if header.crc != computed {
-            return Err(format!("an entry with checksum {:#010x}, computed {computed:#010x}", header.crc));
-        }
-        Ok(entry)
+        Entry::checked(rest, offset, self.journal_id)
     }
 
     /// Whether a whole entry stands not far behind a place where none does.

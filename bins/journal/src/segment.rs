@@ -148,8 +148,12 @@ impl Segment {
     /// Maps an existing segment file whose length was checked against its header. Nothing of it is readable yet.
     pub(super) fn open(file: File, path: &Path, base: u64, len: u64) -> Result<Self, JournalError> {
         let map = map(&file, path, len)?;
-        let _ = map.advise(Advice::WillNeed); // only a hint: what follows is a scan of the whole file
         Ok(Self::new(map, file, path, base))
+    }
+
+    /// The whole file is about to be read.
+    pub(super) fn will_be_read(&self) {
+        let _ = self.map.advise(Advice::WillNeed); // only a hint
     }
 
     /// Allocates the space of a file that was truncated, with zeros.
@@ -220,6 +224,11 @@ impl Segment {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// When it was begun, ns since the Unix epoch.
+    pub(super) fn created_at(&self) -> i64 {
+        self.header_word(CREATED_AT).load(Ordering::Relaxed) as i64 // never changes once the segment has its name
     }
 
     pub(super) fn newest_at(&self) -> i64 {

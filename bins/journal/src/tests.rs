@@ -1,6 +1,7 @@
 //! What the journal promises, as claims.
 
 mod damage;
+mod summaries;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -19,6 +19,7 @@ mod rounds;
 mod run;
 mod source;
 mod streams;
+mod summary;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,8 @@ use hashbrown::HashMap;
 
 use super::dedup::Dedup;
 use super::streams::Streams;
-use bellwire_journal::Entry;
+use super::summary::{BySegment, Summary};
+use bellwire_journal::{Entry, Summariser, Tables};
 
 /// Highest lane sequence of each ring that the journal has, by lane key. Bounded by what the journal retains.
 pub(super) type Highest = HashMap<u64, [u64; 4]>;
@@ -19,11 +20,10 @@ pub(super) struct Rebuild {
     window: usize,
     /// Where the next id goes.
     next_id: usize,
-    is_first: bool,
     /// Key of the lane of the entry before, and what is known of it: most entries come in runs.
-    lane: (u64, [u64; 4]),
-    /// Offset of the oldest entry.
-    start: u64,
+    lane: Option<(u64, [u64; 4])>,
+    /// Offset of the oldest entry; `None` before it.
+    start: Option<u64>,
 }
 
 impl Rebuild {
@@ -34,42 +34,14 @@ impl Rebuild {
             ids: Vec::with_capacity(window),
             window,
             next_id: 0,
-            is_first: true,
-            lane: (0, [0; 4]),
-            start: 0,
+            lane: None,
+            start: None,
         }
-    }
-
-    /// Takes the next entry; `stream_goes_on` unless a loss of power has ended its stream.
-    ///
-    /// # Errors
-    /// What does not fit to the entries before.
-    pub(super) fn entry(&mut self, entry: &Entry<'_>, stream_goes_on: bool) -> Result<(), String> {
-        if self.is_first {
-            self.start = entry.offset;
-            self.is_first = false;
-        }
-        if stream_goes_on {
-            self.streams.replay(entry, self.start)?;
-        }
-        if entry.lane != self.lane.0 {
-            self.put_lane_back();
-            self.lane = (entry.lane, self.highest.get(&entry.lane).copied().unwrap_or_default());
-        }
-        let ring = usize::from(entry.header.priority) & 3; // `Entry` has checked that it is a priority
-        self.lane.1[ring] = self.lane.1[ring].max(entry.header.lane_sequence);
-        if self.ids.len() < self.window {
-            self.ids.push(entry.header.message_id);
-        } else if self.window > 0 {
-            self.ids[self.next_id] = entry.header.message_id;
-            self.next_id = if self.next_id + 1 == self.window { 0 } else { self.next_id + 1 };
-        }
-        Ok(())
     }
 
     fn put_lane_back(&mut self) {
-        if !self.is_first {
-            self.highest.insert(self.lane.0, self.lane.1);
+        if let Some((key, highest)) = self.lane.take() {
+            self.highest.insert(key, highest);
         }
     }
 
@@ -86,6 +58,57 @@ impl Rebuild {
             dedup.remember(*id);
         }
         (self.streams, dedup, self.highest)
+    }
+}
+
+impl Tables for Rebuild {
+    fn clear(&mut self) {
+        *self = Self::new(self.window);
+    }
+
+    fn newest(&self) -> u64 {
+        self.window as u64
+    }
+
+    fn summariser(&self) -> Option<Box<dyn Summariser>> {
+        Some(Box::new(BySegment::default()))
+    }
+
+    fn summary(&mut self, content: &[u8], first: u64, streams_go_on: bool) -> Result<(), String> {
+        let Summary { streams, lanes } = Summary::from_bytes(content)?;
+        let start = *self.start.get_or_insert(first);
+        if streams_go_on {
+            streams.into_iter().try_for_each(|row| self.streams.replay_row(row, start))?;
+        }
+        for (key, highest) in lanes {
+            let known = self.highest.entry(key).or_default();
+            for (known, highest) in known.iter_mut().zip(highest) {
+                *known = (*known).max(highest);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>, stream_goes_on: bool) -> Result<(), String> {
+        let start = *self.start.get_or_insert(entry.offset);
+        if stream_goes_on {
+            self.streams.replay(entry, start)?;
+        }
+        if self.lane.is_none_or(|(key, _)| key != entry.lane) {
+            self.put_lane_back();
+        }
+        let (_, highest) = self
+            .lane
+            .get_or_insert_with(|| (entry.lane, self.highest.get(&entry.lane).copied().unwrap_or_default()));
+        let ring = usize::from(entry.header.priority) & 3; // `Entry` has checked that it is a priority
+        highest[ring] = highest[ring].max(entry.header.lane_sequence);
+        if self.ids.len() < self.window {
+            self.ids.push(entry.header.message_id);
+        } else if self.window > 0 {
+            self.ids[self.next_id] = entry.header.message_id;
+            self.next_id = if self.next_id + 1 == self.window { 0 } else { self.next_id + 1 };
+        }
+        Ok(())
     }
 }
 

@@ -68,9 +68,7 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     }
     let begun = Instant::now();
     let mut rebuild = Rebuild::new(config.dedup_window);
-    let (mut journal, recovered) = Journal::open(config.journal, wall_ns(), &mut |entry, stream_goes_on| {
-        rebuild.entry(entry, stream_goes_on)
-    })?;
+    let (mut journal, recovered) = Journal::open_with(config.journal, wall_ns(), &mut rebuild)?;
     let mut options = ReaderOptions::new().spin(config.spin);
     if let Some(group) = config.group {
         options = options.group(group);
@@ -85,6 +83,7 @@ pub fn start(config: BrokerConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Result<
     tracing::info!(
         entries = recovered.entries,
         segments = recovered.segments,
+        summarised = recovered.summarised,
         streams = streams.len(),
         took_ms = begun.elapsed().as_millis() as u64,
         "journal opened"

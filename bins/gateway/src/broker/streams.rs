@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use bellwire::{NotificationView, PayloadView};
 use hashbrown::HashMap;
 
+use super::summary::Row;
 use bellwire_journal::Entry;
 
 /// Promises that are remembered: several times as many as a gateway has sessions. At the bound the oldest is forgotten.
@@ -202,31 +203,18 @@ impl Streams {
     /// # Errors
     /// What does not fit: the journal is damaged.
     pub(super) fn replay(&mut self, entry: &Entry<'_>, start: u64) -> Result<(), String> {
-        let slot = entry.slot as usize;
         if entry.seq == 0 || (entry.seq == 1) != (entry.prev == 0) || entry.prev >= entry.offset {
             return Err(format!("sequence {} with a back-link to {}", entry.seq, entry.prev));
         }
         if entry.seq > SEQ_MAX {
             return Err(format!("sequence {}, beyond {SEQ_MAX}", entry.seq));
         }
-        if slot > self.slots.len() + SLOT_GAP_MAX {
-            return Err(format!("stream slot {slot} in a table of {}", self.slots.len()));
-        }
-        if slot >= self.slots.len() {
-            self.slots.resize_with(slot + 1, || None);
-        }
+        self.grow_to(entry.slot)?;
         if entry.prev < start {
-            self.replay_first(entry)?;
+            let view = entry.view().ok_or("a record that is not sound")?;
+            self.replay_first(view.user_id(), entry.slot, (entry.epoch, entry.seq, entry.prev));
         }
-        let Some(stream) = self.slots[slot].as_mut() else {
-            return Err(format!("sequence {} of a stream that has no earlier entry", entry.seq));
-        };
-        if entry.seq != stream.head + 1 || entry.prev != stream.last || entry.epoch != stream.epoch {
-            return Err(format!(
-                "sequence {}, back-link {}, epoch {} in a stream at sequence {}, offset {}, epoch {}",
-                entry.seq, entry.prev, entry.epoch, stream.head, stream.last, stream.epoch
-            ));
-        }
+        let stream = self.replayed(entry.slot, (entry.epoch, entry.seq, entry.prev))?;
         match entry.header.type_code {
             code if code == bellwire::MessageType::AccountUpdate as u8 => stream.account = entry.offset,
             code if code == bellwire::MessageType::PositionUpdate as u8 => {
@@ -240,21 +228,89 @@ impl Streams {
         Ok(())
     }
 
+    /// The same for all entries that a segment has of a stream, by its summary.
+    ///
+    /// # Errors
+    /// As with [`replay`](Self::replay).
+    pub(super) fn replay_row(&mut self, row: Row, start: u64) -> Result<(), String> {
+        let Row { slot, epoch, user, first, prev, head, last, account, positions } = row;
+        if first == 0 || (first == 1) != (prev == 0) || prev >= last || head < first || head > SEQ_MAX {
+            return Err(format!("sequences {first} to {head} with a back-link to {prev}"));
+        }
+        self.grow_to(slot)?;
+        if prev < start {
+            self.replay_first(&user, slot, (epoch, first, prev));
+        }
+        let stream = self.replayed(slot, (epoch, first, prev))?;
+        if *stream.user != *user {
+            return Err(format!("stream slot {slot} passes to another user, with an earlier entry"));
+        }
+        (stream.head, stream.last) = (head, last);
+        if account != 0 {
+            stream.account = account;
+        }
+        if !positions.is_empty() {
+            let known = stream.positions.get_or_insert_default();
+            known.extend(positions.into_iter().map(|(instrument, offset)| (instrument.into(), offset)));
+        }
+        Ok(())
+    }
+
+    fn grow_to(&mut self, slot: u32) -> Result<(), String> {
+        let slot = slot as usize;
+        if slot > self.slots.len() + SLOT_GAP_MAX {
+            return Err(format!("stream slot {slot} in a table of {}", self.slots.len()));
+        }
+        if slot >= self.slots.len() {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        Ok(())
+    }
+
     /// The first entry that the journal keeps of a stream.
-    fn replay_first(&mut self, entry: &Entry<'_>) -> Result<(), String> {
-        let view = entry.view().ok_or("a record that is not sound")?;
+    fn replay_first(&mut self, user: &str, slot: u32, (epoch, seq, prev): (u32, u64, u64)) {
         // A kill can leave a segment behind that had expired, with streams that were dropped and whose user or slot has
         // begun anew since.
-        if let Some(former) = self.by_user.get(view.user_id()).copied() {
+        if let Some(former) = self.by_user.get(user).copied() {
             self.drop_slot(former);
         }
-        self.drop_slot(entry.slot);
-        let mut stream = Stream::new(view.user_id(), entry.epoch);
-        stream.head = entry.seq - 1;
-        stream.oldest = entry.seq;
-        stream.last = entry.prev;
-        self.insert(entry.slot, stream);
-        Ok(())
+        self.drop_slot(slot);
+        let mut stream = Stream::new(user, epoch);
+        stream.head = seq - 1;
+        stream.oldest = seq;
+        stream.last = prev;
+        self.insert(slot, stream);
+    }
+
+    /// The stream in that slot, if an entry of that epoch, sequence and back-link goes on with it.
+    fn replayed(&mut self, slot: u32, (epoch, seq, prev): (u32, u64, u64)) -> Result<&mut Stream, String> {
+        let Some(stream) = self.slots[slot as usize].as_mut() else {
+            return Err(format!("sequence {seq} of a stream that has no earlier entry"));
+        };
+        if seq != stream.head + 1 || prev != stream.last || epoch != stream.epoch {
+            return Err(format!(
+                "sequence {seq}, back-link {prev}, epoch {epoch} in a stream at sequence {}, offset {}, epoch {}",
+                stream.head, stream.last, stream.epoch
+            ));
+        }
+        Ok(stream)
+    }
+
+    /// All that is known, for comparisons.
+    #[cfg(test)]
+    pub(super) fn dump(&self) -> Vec<String> {
+        let stream = |(slot, stream): (usize, &Option<Stream>)| {
+            let stream = stream.as_ref()?;
+            assert_eq!(self.by_user.get(&stream.user), Some(&(slot as u32)));
+            let Stream { user, epoch, head, oldest, last, account, .. } = stream;
+            let positions: std::collections::BTreeMap<_, _> =
+                stream.positions.iter().flat_map(|all| all.iter()).collect();
+            Some(format!("{slot} {user} {epoch} {oldest} to {head}, {last}, {account}, {positions:?}"))
+        };
+        let mut all: Vec<_> = self.slots.iter().enumerate().filter_map(stream).collect();
+        assert_eq!(all.len(), self.by_user.len());
+        all.push(format!("free {:?}", self.free));
+        all
     }
 
     /// To be called when everything was put back.

@@ -170,8 +170,7 @@ const WINDOW: usize = 50;
 
 fn begin(lists: Lists, config: JournalConfig, shards: Vec<Arc<dyn ShardSignal>>) -> Rounds<Lists> {
     let mut rebuild = Rebuild::new(WINDOW);
-    let (journal, recovered) =
-        Journal::open(config, 1, &mut |entry, goes_on| rebuild.entry(entry, goes_on)).unwrap();
+    let (journal, recovered) = Journal::open_with(config, 1, &mut rebuild).unwrap();
     let (streams, dedup, highest) = rebuild.finish(journal.generation(), recovered.streams_are_over);
     let intake = Intake { journal, streams, dedup, now: 1 };
     let mut rounds = Rounds::new(lists, intake, Arc::default(), shards, || 1);
