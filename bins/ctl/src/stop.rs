@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -31,5 +32,18 @@ impl Stop {
     pub(crate) fn asked(&self) -> bool {
         // Relaxed: the flag guards no other memory.
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps in parts, so that a signal ends it at once.
+    pub(crate) fn sleep(&self, time: Duration) {
+        const PART: Duration = Duration::from_millis(50);
+        let until = Instant::now() + time;
+        while !self.asked() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(PART));
+        }
     }
 }

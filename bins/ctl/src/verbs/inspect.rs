@@ -74,7 +74,7 @@ pub(crate) fn run(global: &Global, args: &Inspect) -> Result<Exit, Failure> {
     let stop = if args.watch { Stop::on_signals() } else { Ok(Stop::never()) };
     let stop = stop.map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
     loop {
-        wait(interval, &stop);
+        stop.sleep(interval);
         if stop.asked() {
             return Ok(Exit::Ok);
         }
@@ -92,19 +92,6 @@ pub(crate) fn run(global: &Global, args: &Inspect) -> Result<Exit, Failure> {
             out.flush()?;
         }
         seen = now;
-    }
-}
-
-/// Sleeps in parts, so that Ctrl-C ends it at once.
-fn wait(time: Duration, stop: &Stop) {
-    const PART: Duration = Duration::from_millis(50);
-    let until = Instant::now() + time;
-    while !stop.asked() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(PART));
     }
 }
 

@@ -16,6 +16,7 @@ mod man;
 mod publish;
 mod tail;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ pub(crate) enum Verb {
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
     Check(Box<check::Check>),
+    Top(top::Top),
     Tail(tail::Tail),
     Publish(publish::Publish),
     Listen(Box<listen::Listen>),
@@ -79,6 +81,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Consumers(args) => consumers::run(&cli.global, args),
         Verb::Gc(args) => gc::run(&cli.global, args),
         Verb::Doctor(args) => doctor::run(&cli.global, args),
+        Verb::Top(args) => top::run(&cli.global, args),
         Verb::Tail(args) => tail::run(&cli.global, args),
         Verb::Publish(args) => publish::run(&cli.global, args),
         Verb::Listen(args) => listen::run(&cli.global, args),
