@@ -2,24 +2,27 @@
 
 #[cfg(not(bellwire_loom))]
 mod kernel;
+mod place;
 #[cfg(not(bellwire_loom))]
 mod stamp;
 
 use crate::sync::Ordering;
 use std::path::PathBuf;
 
-use crate::bus::{NameError, SegmentKind, check_name, parse_segment_file, segment_file, segment_path};
+use crate::bus::{NameError, SegmentKind};
 use crate::layout::{CursorsHeader, LaneHeader};
 use crate::notification::Priority;
-use crate::region::directory::files;
-use crate::region::foreign::{ForeignCursors, ForeignLane, ForeignSegment};
-use crate::region::{OpenError, Trust};
+use crate::region::OpenError;
+#[cfg(not(bellwire_loom))]
+use crate::region::Trust;
+use crate::region::foreign::{ForeignCursors, ForeignLane};
 use crate::tap::{Tap, TapStart};
 
 #[cfg(not(bellwire_loom))]
 pub use crate::region::removal::Seized;
 #[cfg(not(bellwire_loom))]
 pub use kernel::{KernelFeatures, kernel_features};
+pub use place::Place;
 #[cfg(not(bellwire_loom))]
 pub use stamp::Stamp;
 
@@ -156,14 +159,7 @@ pub struct CursorStatus {
 
 /// The names of all buses on this machine, sorted.
 pub fn buses() -> Vec<String> {
-    let mut buses: Vec<_> = files()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|file| parse_segment_file(&file).map(|(bus, ..)| bus.to_owned()))
-        .collect();
-    buses.sort_unstable();
-    buses.dedup();
-    buses
+    Place::from(None).buses().unwrap_or_default()
 }
 
 /// The segments of a bus, lanes first, by name. Also those that this user may not open.
@@ -171,39 +167,7 @@ pub fn buses() -> Vec<String> {
 /// # Errors
 /// [`NameError`]: no bus can have that name.
 pub fn segments(bus: &str) -> Result<Vec<Segment>, NameError> {
-    check_name("bus", bus)?;
-    let mut segments: Vec<_> = files()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|file| match parse_segment_file(&file) {
-            Some((of, kind, name)) if of == bus => segment(&file, bus, kind, name),
-            _ => None,
-        })
-        .collect();
-    segments.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    Ok(segments)
-}
-
-fn segment(file: &str, bus: &str, kind: SegmentKind, name: &str) -> Option<Segment> {
-    let path = segment_path(file);
-    let stat = nix::sys::stat::lstat(&path).ok()?;
-    let anybody = Trust { uid: stat.st_uid, gid: None };
-    let held = match ForeignSegment::open(file, &anybody, 0) {
-        Ok(segment) => Some(segment.owner_lives()),
-        Err(_) => None,
-    };
-    Some(Segment {
-        path,
-        bus: bus.to_owned(),
-        kind,
-        name: name.to_owned(),
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mode: stat.st_mode & 0o7777,
-        len: stat.st_size as u64,
-        inode: stat.st_ino,
-        held,
-    })
+    Place::from(None).segments(bus)
 }
 
 #[cfg(not(bellwire_loom))]
@@ -219,13 +183,13 @@ impl Segment {
 }
 
 impl LaneStatus {
-    /// Reads the header of a lane of this user, or of the members of `group`.
+    /// Reads the header of a lane of this user, or of the members of a group, or of a copy.
     ///
     /// # Errors
     /// [`OpenError`] if it is not there, not ours to read, or not a lane of this build.
-    pub fn read(bus: &str, lane: &str, group: Option<&str>) -> Result<Self, OpenError> {
-        let trust = Trust::with_group(group)?;
-        let lane = ForeignLane::open(&segment_file(bus, SegmentKind::Lane, lane)?, &trust)?;
+    pub fn read<'a>(bus: &str, lane: &str, place: impl Into<Place<'a>>) -> Result<Self, OpenError> {
+        let place = place.into();
+        let lane = ForeignLane::open_at(place.path(bus, SegmentKind::Lane, lane)?, &place.trust()?)?;
         let header: &LaneHeader = lane.header();
         // Relaxed throughout: a picture for people, no part of which need fit the others.
         let rings = std::array::from_fn(|index| {
@@ -269,13 +233,14 @@ impl LaneStatus {
 }
 
 impl CursorsStatus {
-    /// Reads the cursors of a consumer of this user, or of the members of `group`.
+    /// Reads the cursors of a consumer of this user, or of the members of a group, or of a copy.
     ///
     /// # Errors
     /// [`OpenError`] if they are not there, not ours to read, or not of this build.
-    pub fn read(bus: &str, consumer: &str, group: Option<&str>) -> Result<Self, OpenError> {
-        let trust = Trust::with_group(group)?;
-        let cursors = ForeignCursors::open(&segment_file(bus, SegmentKind::Cursors, consumer)?, &trust)?;
+    pub fn read<'a>(bus: &str, consumer: &str, place: impl Into<Place<'a>>) -> Result<Self, OpenError> {
+        let place = place.into();
+        let path = place.path(bus, SegmentKind::Cursors, consumer)?;
+        let cursors = ForeignCursors::open_at(path, &place.trust()?)?;
         let header: &CursorsHeader = cursors.header();
         // Relaxed throughout: a picture for people, no part of which need fit the others.
         let used = header.slots.iter().filter(|slot| slot.lane_key.load(Ordering::Relaxed) != 0);
@@ -308,13 +273,13 @@ impl CursorsStatus {
 ///
 /// # Errors
 /// As for [`LaneStatus::read`].
-pub fn times_at(
+pub fn times_at<'a>(
     bus: &str,
     lane: &str,
-    group: Option<&str>,
+    place: impl Into<Place<'a>>,
     positions: [Option<u64>; 4],
 ) -> Result<[Option<i64>; 4], OpenError> {
-    let mut tap = Tap::open_in_group(bus, lane, TapStart::Oldest, group)?;
+    let mut tap = Tap::open_in(bus, lane, TapStart::Oldest, place)?;
     Ok(Priority::ALL.map(|priority| tap.time_at(priority, positions[priority.index()]?)))
 }
 

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use crate::bus::{SegmentKind, segment_file};
+use crate::bus::SegmentKind;
 use crate::doorbell::{self, Sleep};
+use crate::inspect;
 use crate::notification::{NotificationView, Priority};
 use crate::producer::data_offsets;
 use crate::record::{RECORD_HEADER_LEN, RecordError, RecordHeader};
+use crate::region::OpenError;
 use crate::region::foreign::ForeignLane;
-use crate::region::{OpenError, Trust};
 use crate::ring::Place;
 use crate::ring::reader::{Next, RingFault, RingReader};
 
@@ -97,21 +98,21 @@ impl Tap {
     /// # Errors
     /// [`OpenError`]; among others [`OpenError::NotFound`].
     pub fn open(bus: &str, lane: &str, start: TapStart) -> Result<Self, OpenError> {
-        Self::open_in_group(bus, lane, start, None)
+        Self::open_in(bus, lane, start, None)
     }
 
-    /// Opens a tap on a lane of this user or of a group.
+    /// Opens a tap on a lane of this user or of a group (`Some("name")`), or on a copy.
     ///
     /// # Errors
     /// [`OpenError`]; among others [`OpenError::NotFound`].
-    pub fn open_in_group(
+    pub fn open_in<'a>(
         bus: &str,
         lane: &str,
         start: TapStart,
-        group: Option<&str>,
+        place: impl Into<inspect::Place<'a>>,
     ) -> Result<Self, OpenError> {
-        let trust = Trust::with_group(group)?;
-        let lane = ForeignLane::open(&segment_file(bus, SegmentKind::Lane, lane)?, &trust)?;
+        let place: inspect::Place<'_> = place.into();
+        let lane = ForeignLane::open_at(place.path(bus, SegmentKind::Lane, lane)?, &place.trust()?)?;
         let offsets = data_offsets(lane.capacities());
         let rings = std::array::from_fn(|index| {
             let place = Place { position: 0, ordinal: 0 };

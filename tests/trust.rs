@@ -6,7 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use bellwire::inspect::LaneStatus;
+use bellwire::inspect::{LaneStatus, Place};
 use bellwire::{IdentityError, OpenError, Priority, ProducerOptions, Reader, Tap, TapStart};
 use common::{Bus, note, small};
 
@@ -341,4 +341,37 @@ fn a_consumer_that_takes_the_key_of_another_takes_nothing_else_from_it() {
         producer.publish(&note("user", "title", "")).unwrap();
     }
     assert_eq!(honest.round(bellwire::Budget::default(), |_, _| ()), 10);
+}
+
+#[test]
+fn a_copy_is_read_whoever_made_it_and_what_is_wrong_with_it_is_said() {
+    let bus = prepared();
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join(lane_path(&bus).file_name().unwrap());
+    fs::copy(lane_path(&bus), &copy).unwrap();
+    // As somebody with another umask and another uid would have it.
+    fs::set_permissions(&copy, Permissions::from_mode(0o666)).unwrap();
+    std::os::unix::fs::chown(&copy, Some(12345), Some(12345)).unwrap();
+    let place = Place::copies(dir.path());
+    assert_eq!(place.buses().unwrap(), [bus.to_string()]);
+    assert_eq!(place.segments(&bus).unwrap()[0].held, Some(false));
+    let status = LaneStatus::read(&bus, "engine", place).unwrap();
+    assert_eq!(status.rings.iter().map(|ring| ring.published).sum::<u64>(), 10);
+    let mut tap = Tap::open_in(&bus, "engine", TapStart::Oldest, place).unwrap();
+    let mut count = 0;
+    for priority in Priority::ALL {
+        while let bellwire::TapPoll::Record(record) = tap.poll(priority).unwrap() {
+            assert_eq!(record.view().unwrap().user_id(), "user");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 10);
+    // A copy that is not whole, or not of this name, is refused as a segment is.
+    File::options().write(true).open(&copy).unwrap().set_len(5000).unwrap();
+    assert!(LaneStatus::read(&bus, "engine", place).is_err());
+    fs::copy(lane_path(&bus), dir.path().join(format!("bellwire.{}.lane.other", &*bus))).unwrap();
+    assert!(matches!(LaneStatus::read(&bus, "other", place), Err(OpenError::Corrupt { .. })));
+    // The control: as a segment of this machine that file would not be trusted.
+    fs::set_permissions(lane_path(&bus), Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(LaneStatus::read(&bus, "engine", None), Err(OpenError::Writable { .. })));
 }

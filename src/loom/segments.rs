@@ -112,9 +112,8 @@ pub(crate) struct ForeignSegment {
 }
 
 impl ForeignSegment {
-    pub(crate) fn open(file: &str, _: &Trust, _: usize) -> Result<Self, OpenError> {
-        let path = segment_path(file);
-        match shm(|shm| shm.files.iter().find(|segment| segment.file == file).cloned()) {
+    pub(crate) fn open_at(path: PathBuf, _: &Trust, _: usize) -> Result<Self, OpenError> {
+        match shm(|shm| shm.files.iter().find(|segment| path.ends_with(&segment.file)).cloned()) {
             Some(segment) => Ok(Self { path, segment }),
             None => Err(OpenError::NotFound { path }),
         }
@@ -158,7 +157,11 @@ pub(crate) struct ForeignLane(ForeignSegment);
 
 impl ForeignLane {
     pub(crate) fn open(file: &str, trust: &Trust) -> Result<Self, OpenError> {
-        ForeignSegment::open(file, trust, 0).map(Self)
+        Self::open_at(segment_path(file), trust)
+    }
+
+    pub(crate) fn open_at(path: PathBuf, trust: &Trust) -> Result<Self, OpenError> {
+        ForeignSegment::open_at(path, trust, 0).map(Self)
     }
 
     pub(crate) fn header(&self) -> &LaneHeader {
@@ -184,7 +187,11 @@ pub(crate) struct ForeignCursors(ForeignSegment);
 
 impl ForeignCursors {
     pub(crate) fn open(file: &str, trust: &Trust) -> Result<Self, OpenError> {
-        ForeignSegment::open(file, trust, 0).map(Self)
+        Self::open_at(segment_path(file), trust)
+    }
+
+    pub(crate) fn open_at(path: PathBuf, trust: &Trust) -> Result<Self, OpenError> {
+        ForeignSegment::open_at(path, trust, 0).map(Self)
     }
 
     pub(crate) fn header(&self) -> &CursorsHeader {

@@ -27,8 +27,7 @@ pub(crate) struct ForeignSegment {
 impl ForeignSegment {
     /// Maps the segment's file, after checking that it is a regular file of somebody we trust, and long enough for a
     /// header of `header_len` bytes.
-    pub(crate) fn open(file_name: &str, trust: &Trust, header_len: usize) -> Result<Self, OpenError> {
-        let path = segment_path(file_name);
+    pub(crate) fn open_at(path: PathBuf, trust: &Trust, header_len: usize) -> Result<Self, OpenError> {
         let mut options = File::options();
         // NONBLOCK: a FIFO under this name must not make us wait for its other end.
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
@@ -133,8 +132,9 @@ impl ForeignSegment {
 }
 
 /// The producer's or consumer's name in a segment's file name.
-fn owner_of(file_name: &str) -> &str {
-    parse_segment_file(file_name).map_or("", |(_, _, name)| name)
+fn owner_of(path: &Path) -> &str {
+    let file = path.file_name().and_then(|name| name.to_str());
+    file.and_then(parse_segment_file).map_or("", |(_, _, name)| name)
 }
 
 /// A lane that somebody else writes, its header checked.
@@ -145,8 +145,12 @@ pub(crate) struct ForeignLane {
 
 impl ForeignLane {
     pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
-        let segment = ForeignSegment::open(file_name, trust, size_of::<LaneHeader>())?;
-        segment.identity(LANE_MAGIC, owner_of(file_name))?;
+        Self::open_at(segment_path(file_name), trust)
+    }
+
+    pub(crate) fn open_at(path: PathBuf, trust: &Trust) -> Result<Self, OpenError> {
+        let segment = ForeignSegment::open_at(path, trust, size_of::<LaneHeader>())?;
+        segment.identity(LANE_MAGIC, owner_of(&segment.path))?;
         let mut lane = Self { segment, capacities: [0; 4] };
         lane.capacities = lane_capacities(lane.header(), lane.segment.len() as u64)
             .map_err(|reason| OpenError::identity(lane.segment.path(), reason))?;
@@ -174,8 +178,12 @@ pub(crate) struct ForeignCursors {
 
 impl ForeignCursors {
     pub(crate) fn open(file_name: &str, trust: &Trust) -> Result<Self, OpenError> {
-        let segment = ForeignSegment::open(file_name, trust, size_of::<CursorsHeader>())?;
-        segment.identity(CURSORS_MAGIC, owner_of(file_name))?;
+        Self::open_at(segment_path(file_name), trust)
+    }
+
+    pub(crate) fn open_at(path: PathBuf, trust: &Trust) -> Result<Self, OpenError> {
+        let segment = ForeignSegment::open_at(path, trust, size_of::<CursorsHeader>())?;
+        segment.identity(CURSORS_MAGIC, owner_of(&segment.path))?;
         Ok(Self { segment })
     }
 

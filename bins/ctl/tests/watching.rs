@@ -43,14 +43,14 @@ impl Terminal {
         for stream in [Command::stdin, Command::stdout, Command::stderr] {
             stream(&mut command, Stdio::from(pty.slave.try_clone().unwrap()));
         }
-        // SAFETY: both calls are async-signal-safe; descriptor 0 is the terminal by then.
-        unsafe {
-            command.pre_exec(|| {
-                nix::unistd::setsid()?;
-                nix::errno::Errno::result(nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0))?;
-                Ok(())
-            });
-        }
+        let own_terminal = || {
+            nix::unistd::setsid()?;
+            // SAFETY: no memory is touched; descriptor 0 is the terminal by then.
+            nix::errno::Errno::result(unsafe { nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0) })?;
+            Ok(())
+        };
+        // SAFETY: both calls of it are async-signal-safe.
+        unsafe { command.pre_exec(own_terminal) };
         let child = command.spawn().unwrap();
         let keys = File::from(pty.master);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(columns), 0)));

@@ -23,7 +23,7 @@ use crate::ring::writer::{NoRoom, RingWriter};
 use crate::sync::Ordering;
 
 const BUS: &str = "b";
-const TRUST: Trust = Trust { uid: 0, gid: None };
+const TRUST: Trust = Trust { uid: 0, gid: None, anybody: false };
 
 /// A producer. Its lane has no name yet.
 pub(super) struct Engine {

@@ -141,7 +141,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use bellwire::{Notification, Payload, Priority};
+    use bellwire::{Notification, Priority};
     use bellwire_journal::testing::{
         Record, account_update, append, config, order_accepted, position_update,
     };

@@ -43,7 +43,7 @@ impl Source {
         start: TapStart,
         group: Option<&str>,
     ) -> Result<Self, OpenError> {
-        let tap = Tap::open_in_group(bus, name, start, group)?;
+        let tap = Tap::open_in(bus, name, start, group)?;
         let heads = [const { None }; 4];
         Ok(Self { name: name.to_owned(), inode, tap, heads, broken: [false; 4], lost_told: 0, unsound: 0 })
     }
