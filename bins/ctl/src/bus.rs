@@ -2,7 +2,7 @@
 //!
 //! Nothing here changes anything: all of it comes from read-only mappings.
 
-use bellwire::inspect::{self, AckStatus, CursorStatus, CursorsStatus, LaneStatus, Segment};
+use bellwire::inspect::{self, AckStatus, CursorStatus, CursorsStatus, LaneStatus, Place, Segment};
 use bellwire::{OpenError, SegmentKind};
 use serde::Serialize;
 
@@ -48,8 +48,8 @@ pub(crate) struct Lag {
 
 impl Picture {
     /// Looks at one bus.
-    pub(crate) fn take(bus: &str, group: Option<&str>) -> Result<Self, Failure> {
-        let segments = inspect::segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
+    pub(crate) fn take(bus: &str, place: Place<'_>) -> Result<Self, Failure> {
+        let segments = place.segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
         let mut picture = Self {
             bus: bus.to_owned(),
             segments: Vec::new(),
@@ -60,9 +60,9 @@ impl Picture {
         for segment in segments {
             let read = match segment.kind {
                 SegmentKind::Lane => {
-                    LaneStatus::read(bus, &segment.name, group).map(|lane| picture.lanes.push(lane))
+                    LaneStatus::read(bus, &segment.name, place).map(|lane| picture.lanes.push(lane))
                 }
-                SegmentKind::Cursors => CursorsStatus::read(bus, &segment.name, group)
+                SegmentKind::Cursors => CursorsStatus::read(bus, &segment.name, place)
                     .map(|consumer| picture.consumers.push(consumer)),
             };
             match read {
@@ -80,7 +80,7 @@ impl Picture {
 
     /// Looks at the bus that is meant; one with nothing on it is an error that says what there is.
     pub(crate) fn of(global: &Global) -> Result<Self, Failure> {
-        let picture = Self::take(global.bus(), global.group.as_deref())?;
+        let picture = Self::take(global.bus(), global.place())?;
         if picture.segments.is_empty() {
             let bus = global.bus();
             return Err(
@@ -157,10 +157,10 @@ pub(crate) fn lag(lane: &LaneStatus, consumer: &CursorsStatus) -> Option<[Lag; 4
 pub(crate) fn oldest_unread(
     bus: &str,
     lane: &LaneStatus,
-    group: Option<&str>,
+    place: Place<'_>,
     lags: &[Lag; 4],
 ) -> [Option<i64>; 4] {
     let positions = lags.map(|lag| (lag.unread_bytes > 0 && !lag.overtaken).then_some(lag.acknowledged));
     // A lane that goes at this moment has nothing unread.
-    inspect::times_at(bus, &lane.name, group, positions).unwrap_or_default()
+    inspect::times_at(bus, &lane.name, place, positions).unwrap_or_default()
 }

@@ -1,8 +1,12 @@
 //! The command line: what stands before and around the verbs.
 
+use std::path::PathBuf;
+
+use bellwire::inspect::Place;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser};
 
+use crate::copies::Copies;
 use crate::exit::EXIT_CODES;
 use crate::verbs::Verb;
 
@@ -48,11 +52,26 @@ pub(crate) struct Global {
     /// Tables without their headings
     #[arg(long, global = true)]
     pub(crate) no_header: bool,
+    /// Look at a file of `bellwirectl snapshot`, or at a directory with copied segments
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// What that is.
+    #[arg(skip)]
+    pub(crate) copies: Option<Copies>,
 }
 
 impl Global {
     pub(crate) fn bus(&self) -> &str {
-        self.bus.as_deref().unwrap_or(bellwire::DEFAULT_BUS)
+        let of_copies = || self.copies.as_ref().and_then(Copies::bus);
+        self.bus.as_deref().or_else(of_copies).unwrap_or(bellwire::DEFAULT_BUS)
+    }
+
+    /// Where to look, and whose segments are believed there.
+    pub(crate) fn place(&self) -> Place<'_> {
+        match &self.copies {
+            Some(copies) => copies.place(),
+            None => self.group.as_deref().into(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod bus;
 mod cli;
+mod copies;
 mod exit;
 mod failure;
 mod filter;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         failure::words(format_args!("cannot handle SIGBUS: {error}"));
         return exit::Exit::Wrong.into();
     }
-    let cli = match cli::Cli::try_parse() {
+    let mut cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Prints help and versions to standard output and faults to standard error; a closed pipe is no fault.
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    match verbs::run(&cli) {
+    match verbs::run(&mut cli) {
         Ok(exit) => exit,
         Err(failure) => {
             failure.print();

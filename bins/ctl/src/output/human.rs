@@ -1,5 +1,6 @@
 //! Sizes, times and durations that people can read.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `832 B`, `54.2 MiB`.
@@ -41,8 +42,25 @@ pub(crate) fn time(ns: i64) -> String {
     }
 }
 
+/// When it is, if not now: ages in a snapshot are those of then.
+static THEN: OnceLock<i64> = OnceLock::new();
+
+/// From here on it is that time. The first call counts.
+pub(crate) fn set_now(ns: i64) {
+    THEN.get_or_init(|| ns);
+}
+
+/// `10:17:36.789012345`: the time of day; an instant outside of the calendar as the number that it is.
+pub(crate) fn clock(ns: i64) -> String {
+    let time = time(ns);
+    time.split_once('T').map_or(time.as_str(), |(_, clock)| clock.trim_end_matches('Z')).to_owned()
+}
+
 /// Nanoseconds since the Unix epoch, now; 0 if the clock stands before 1970.
 pub(crate) fn now_ns() -> i64 {
+    if let Some(then) = THEN.get() {
+        return *then;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -86,9 +86,8 @@ impl Line {
 
     fn head(&mut self, head: Head<'_>) {
         self.text.clear();
-        let time = human::time(head.timestamp);
         // The day is the same on almost every line: only the time of day is shown, `--json` has it all.
-        let clock = time.split_once('T').map_or(time.as_str(), |(_, clock)| clock.trim_end_matches('Z'));
+        let clock = human::clock(head.timestamp);
         let style = if self.color { style(head.priority) } else { Style::new() };
         let (mut user, mut source) = (String::new(), String::new());
         quote(&mut user, head.user_id);

@@ -4,8 +4,9 @@ use bellwire::NotificationView;
 
 use crate::output::line::Line;
 
-/// Text or JSON.
+/// Text or JSON, or nothing where it is only counted.
 pub(crate) enum Render {
+    Nothing,
     Text(Line),
     Json,
 }
@@ -14,6 +15,7 @@ impl Render {
     /// `place` is where it was found, for people.
     pub(crate) fn of(&mut self, place: &str, view: &NotificationView<'_>) -> Vec<u8> {
         match self {
+            Self::Nothing => Vec::new(),
             Self::Text(line) => line.of_view(place, view).as_bytes().to_vec(),
             Self::Json => {
                 let mut text = Vec::new();

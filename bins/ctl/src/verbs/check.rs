@@ -39,7 +39,7 @@ Exit codes (those of Nagios, not those of the other verbs):
 /// UNKNOWN   nothing on the bus, or nothing that we may read
 ///
 /// The bus is looked at twice, --sample apart. The gateway is asked only where --socket or --admin say
-/// how; the control socket is for its group, the admin listener is the only one that knows which lanes
+/// how; the control socket is for its place, the admin listener is the only one that knows which lanes
 /// are quarantined.
 ///
 /// Examples:
@@ -97,15 +97,15 @@ pub(crate) fn run(global: &Global, args: &Check) -> State {
 }
 
 fn look(global: &Global, args: &Check, outcome: &mut Outcome) -> Result<(), Failure> {
-    let group = global.group.as_deref();
-    let before = Picture::take(global.bus(), group)?;
+    let place = global.place();
+    let before = Picture::take(global.bus(), place)?;
     if before.segments.is_empty() {
         let what = format!("nothing on bus {}", before.bus);
         outcome.trouble(State::Unknown, what, Some(failure::no_lanes(&before.bus)));
     } else {
         std::thread::sleep(args.sample);
     }
-    let now = Picture::take(global.bus(), group)?;
-    on_bus::examine(args, group, &before, &now, outcome);
+    let now = Picture::take(global.bus(), place)?;
+    on_bus::examine(args, place, &before, &now, outcome);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 mod forget;
 
-use bellwire::inspect::{CursorsStatus, LaneStatus};
+use bellwire::inspect::{CursorsStatus, LaneStatus, Place};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -76,8 +76,8 @@ pub(crate) fn run(global: &Global, args: &Consumers) -> Result<Exit, Failure> {
 
 fn list(global: &Global) -> Result<Exit, Failure> {
     let picture = Picture::of(global)?;
-    let group = global.group.as_deref();
-    let reports: Vec<_> = picture.consumers.iter().map(|one| Report::new(&picture, one, group)).collect();
+    let place = global.place();
+    let reports: Vec<_> = picture.consumers.iter().map(|one| Report::new(&picture, one, place)).collect();
     let mut out = Out::new(global);
     if global.json {
         reports.iter().try_for_each(|report| out.json(report))?;
@@ -95,7 +95,7 @@ fn list(global: &Global) -> Result<Exit, Failure> {
 }
 
 impl<'a> Report<'a> {
-    fn new(picture: &'a Picture, consumer: &'a CursorsStatus, group: Option<&str>) -> Self {
+    fn new(picture: &'a Picture, consumer: &'a CursorsStatus, place: Place<'_>) -> Self {
         Self {
             consumer: &consumer.name,
             bus: &picture.bus,
@@ -105,7 +105,7 @@ impl<'a> Report<'a> {
             lanes: picture
                 .lanes
                 .iter()
-                .filter_map(|lane| OnLane::new(&picture.bus, lane, consumer, group))
+                .filter_map(|lane| OnLane::new(&picture.bus, lane, consumer, place))
                 .collect(),
         }
     }
@@ -113,12 +113,12 @@ impl<'a> Report<'a> {
 
 impl<'a> OnLane<'a> {
     /// None: the two have nothing to do with each other.
-    fn new(bus: &str, lane: &'a LaneStatus, consumer: &CursorsStatus, group: Option<&str>) -> Option<Self> {
+    fn new(bus: &str, lane: &'a LaneStatus, consumer: &CursorsStatus, place: Place<'_>) -> Option<Self> {
         let (rings, gating) = (bus::lag(lane, consumer), bus::waits(lane, consumer));
         if rings.is_none() && gating == Waits::No {
             return None;
         }
-        let oldest = rings.as_ref().map(|lags| bus::oldest_unread(bus, lane, group, lags));
+        let oldest = rings.as_ref().map(|lags| bus::oldest_unread(bus, lane, place, lags));
         Some(Self {
             lane: &lane.name,
             gating,

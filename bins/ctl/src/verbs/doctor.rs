@@ -47,14 +47,14 @@ pub(crate) struct Doctor {
 }
 
 pub(crate) fn run(global: &Global, args: &Doctor) -> Result<Exit, Failure> {
-    let group = global.group.as_deref();
+    let place = global.place();
     let buses = match &global.bus {
         Some(bus) => vec![bus.clone()],
         None => inspect::buses(),
     };
     let mut pictures = Vec::new();
     for bus in &buses {
-        pictures.push(Picture::take(bus, group)?);
+        pictures.push(Picture::take(bus, place)?);
     }
     let mut findings = machine::examine(&pictures);
     logind::examine(&pictures, &mut findings);
@@ -68,7 +68,7 @@ pub(crate) fn run(global: &Global, args: &Doctor) -> Result<Exit, Failure> {
             continue;
         }
         segments::examine(picture, &mut findings);
-        traffic::examine(picture, group, &mut findings);
+        traffic::examine(picture, place, &mut findings);
         clock::examine(picture, &mut findings);
     }
     if pictures.is_empty() {

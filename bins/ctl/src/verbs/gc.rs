@@ -121,7 +121,7 @@ fn remove(global: &Global, segment: &Segment, entry: &mut Entry<'_>) -> Result<(
         }
         Err(error) => return Err(error.into()),
     };
-    let now = Picture::take(global.bus(), global.group.as_deref())?;
+    let now = Picture::take(global.bus(), global.place())?;
     match judge(&now, segment) {
         Verdict::Remove(_) => {
             seized.remove()?;

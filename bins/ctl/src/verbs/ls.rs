@@ -1,7 +1,7 @@
 //! `bellwirectl ls`: which buses, lanes and consumers there are, and whether their owners live.
 
 use bellwire::SegmentKind;
-use bellwire::inspect::{self, CursorsStatus, LaneStatus, Segment};
+use bellwire::inspect::{CursorsStatus, LaneStatus, Place, Segment};
 use clap::Args;
 use serde::Serialize;
 
@@ -48,12 +48,12 @@ struct Entry {
 pub(crate) fn run(global: &Global, _: &Ls) -> Result<Exit, Failure> {
     let buses = match &global.bus {
         Some(bus) => vec![bus.clone()],
-        None => inspect::buses(),
+        None => global.place().buses().unwrap_or_default(),
     };
     let mut entries = Vec::new();
     for bus in &buses {
-        let segments = inspect::segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
-        entries.extend(segments.into_iter().map(|segment| entry(segment, global.group.as_deref())));
+        let segments = global.place().segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
+        entries.extend(segments.into_iter().map(|segment| entry(segment, global.place())));
     }
     if entries.is_empty() {
         return Err(nothing(global));
@@ -82,11 +82,11 @@ fn nothing(global: &Global) -> Failure {
     }
 }
 
-fn entry(segment: Segment, group: Option<&str>) -> Entry {
+fn entry(segment: Segment, place: Place<'_>) -> Entry {
     let pid = match segment.kind {
-        SegmentKind::Lane => LaneStatus::read(&segment.bus, &segment.name, group).map(|lane| lane.pid),
+        SegmentKind::Lane => LaneStatus::read(&segment.bus, &segment.name, place).map(|lane| lane.pid),
         SegmentKind::Cursors => {
-            CursorsStatus::read(&segment.bus, &segment.name, group).map(|cursors| cursors.pid)
+            CursorsStatus::read(&segment.bus, &segment.name, place).map(|cursors| cursors.pid)
         }
     };
     let problem = pid.as_ref().err().map(ToString::to_string);

@@ -14,6 +14,7 @@ mod listen;
 mod ls;
 mod man;
 mod publish;
+mod snapshot;
 mod tail;
 mod token;
 mod top;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::cli::Cli;
+use crate::copies::Copies;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -32,6 +34,7 @@ pub(crate) enum Verb {
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
     Consumers(consumers::Consumers),
+    Snapshot(snapshot::Snapshot),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
     Check(Box<check::Check>),
@@ -71,14 +74,37 @@ pub(crate) enum Verb {
     Man(man::Man),
 }
 
+impl Verb {
+    /// Whether it can look at copies of segments.
+    fn takes_copies(&self) -> bool {
+        matches!(self, Self::Ls(_) | Self::Inspect(_) | Self::Consumers(_) | Self::Tail(_))
+    }
+}
+
 /// Does what the command line asks.
-pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+pub(crate) fn run(cli: &mut Cli) -> Result<ExitCode, Failure> {
+    if let Verb::Inspect(args) = &mut cli.verb
+        && let Some(path) = args.take_path()
+    {
+        cli.global.snapshot.get_or_insert(path);
+    }
+    if let Some(path) = &cli.global.snapshot {
+        if !cli.verb.takes_copies() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "this verb looks at the machine itself, not at a --snapshot",
+            )
+            .next("ls, inspect, consumers and tail look at snapshots and at copies"));
+        }
+        cli.global.copies = Some(Copies::open(path)?);
+    }
     let exit: Result<Exit, Failure> = match &cli.verb {
         // Its codes are those of Nagios.
         Verb::Check(args) => return Ok(check::run(&cli.global, args).into()),
         Verb::Ls(args) => ls::run(&cli.global, args),
         Verb::Inspect(args) => inspect::run(&cli.global, args),
         Verb::Consumers(args) => consumers::run(&cli.global, args),
+        Verb::Snapshot(args) => snapshot::run(&cli.global, args),
         Verb::Gc(args) => gc::run(&cli.global, args),
         Verb::Doctor(args) => doctor::run(&cli.global, args),
         Verb::Top(args) => top::run(&cli.global, args),

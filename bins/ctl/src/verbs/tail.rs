@@ -1,14 +1,16 @@
 //! `bellwirectl tail`: watches what goes by on the lanes, through lossy taps that nobody notices.
 
+mod rates;
 mod source;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use bellwire::inspect::{self, Segment};
+use bellwire::inspect::{Place, Segment};
 use bellwire::{SegmentKind, TapStart};
 use clap::{Args, ValueEnum};
 
+use self::rates::Rates;
 use self::source::Source;
 use crate::cli::Global;
 use crate::exit::Exit;
@@ -45,6 +47,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 ///   bellwirectl tail risk --from oldest --seconds 0 --json | jq .payload
 ///   bellwirectl tail --all --user user_01 --type trade_executed --count 10
 ///   bellwirectl tail --all --since 30s --priority 0 --seconds 0
+///   bellwirectl tail --all --rates --channel trade
+///   bellwirectl tail --all --snapshot /var/tmp/main.tar.gz
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Tail {
@@ -62,6 +66,10 @@ pub(crate) struct Tail {
     /// As far back as the rings still have it. A gateway's journal reaches further: `journal tail --since`.
     #[arg(long, value_name = "TIME", value_parser = names::instant, conflicts_with = "from")]
     since: Option<i64>,
+
+    /// How much comes, in place of what: each second records and bytes by class, records by type
+    #[arg(long)]
+    rates: bool,
 
     #[command(flatten)]
     filters: Filters,
@@ -83,7 +91,12 @@ enum From {
 pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Wrong, format!("signals: {error}")))?;
     let mut out = Out::new(global);
-    let render = if global.json { Render::Json } else { Render::Text(Line::new(out.color())) };
+    let render = match (args.rates, global.json) {
+        (true, _) => Render::Nothing,
+        (false, true) => Render::Json,
+        (false, false) => Render::Text(Line::new(out.color())),
+    };
+    let mut rates = args.rates.then(Rates::new);
     let mut tail = Lanes::open(global, args, render)?;
     let (started, started_ns) = (Instant::now(), human::now_ns());
     let (mut printed, mut looked_around) = (0, started);
@@ -92,12 +105,17 @@ pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
         (Some(time), Some(at)) => i128::from(at) <= i128::from(started_ns) + time.as_nanos() as i128,
         _ => true,
     };
-    let is_late = || args.seconds.is_some_and(|time| started.elapsed() >= time);
+    // Of a copy all is there already.
+    let seconds = args.seconds.or(global.copies.as_ref().map(|_| Duration::ZERO));
+    let is_late = || seconds.is_some_and(|time| started.elapsed() >= time);
     while !stop.asked() {
         match tail.next() {
             // What was published while we had time is shown, even if printing it took longer.
             Some(head) if !is_late() || in_time(head.published_at) => {
-                out.bytes_line(&head.text)?;
+                match &mut rates {
+                    Some(rates) => rates.count(&head.header),
+                    None => out.bytes_line(&head.text)?,
+                }
                 printed += 1;
                 if args.count == Some(printed) {
                     break;
@@ -110,10 +128,16 @@ pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
                 std::thread::sleep(LOOK);
             }
         }
+        if let Some(rates) = &mut rates {
+            rates.tell(&mut out, global.json, false)?;
+        }
         if looked_around.elapsed() >= LOOK_AROUND {
             looked_around = Instant::now();
             tail.look_around();
         }
+    }
+    if let Some(rates) = &mut rates {
+        rates.tell(&mut out, global.json, true)?;
     }
     out.flush()?;
     tail.tell_losses();
@@ -131,7 +155,7 @@ pub(crate) fn run(global: &Global, args: &Tail) -> Result<Exit, Failure> {
 /// The lanes that are watched.
 struct Lanes<'a> {
     bus: &'a str,
-    group: Option<&'a str>,
+    place: Place<'a>,
     /// One lane, or all.
     only: Option<&'a str>,
     filter: Filter,
@@ -144,24 +168,26 @@ struct Lanes<'a> {
 impl<'a> Lanes<'a> {
     fn open(global: &'a Global, args: &'a Tail, render: Render) -> Result<Self, Failure> {
         let start = match (args.from, args.since) {
+            // To a copy nothing is added.
+            _ if global.copies.is_some() => TapStart::Oldest,
             (From::Oldest, _) | (From::Now, Some(_)) => TapStart::Oldest,
             (From::Now, None) => TapStart::Now,
         };
-        let (bus, group) = (global.bus(), global.group.as_deref());
+        let (bus, place) = (global.bus(), global.place());
         let mut lanes = Self {
             bus,
-            group,
+            place,
             only: args.lane.as_deref(),
             filter: Filter::new(&args.filters).since(args.since),
             render,
             sources: Vec::new(),
             refused: HashSet::new(),
         };
-        let segments = inspect::segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let segments = place.segments(bus).map_err(|error| Failure::new(Exit::Usage, error))?;
         match &args.lane {
             Some(lane) => {
                 let inode = segments.iter().find(|segment| lanes.is_wanted(segment)).map_or(0, |s| s.inode);
-                let source = Source::open(bus, lane, inode, start, group);
+                let source = Source::open(bus, lane, inode, start, place);
                 lanes.sources.push(source.map_err(|error| Failure::lane(bus, lane, error))?);
             }
             None => {
@@ -191,7 +217,7 @@ impl<'a> Lanes<'a> {
         if known.is_some_and(|at| self.sources[at].inode == segment.inode) {
             return;
         }
-        match Source::open(self.bus, &segment.name, segment.inode, start, self.group) {
+        match Source::open(self.bus, &segment.name, segment.inode, start, self.place) {
             Ok(source) => match known {
                 Some(at) => {
                     words(format_args!("lane {} was removed and made anew", segment.name));
@@ -213,7 +239,7 @@ impl<'a> Lanes<'a> {
     /// Lanes that came since, from their beginning; and how much was lost.
     fn look_around(&mut self) {
         // The name was checked when we began.
-        for segment in inspect::segments(self.bus).unwrap_or_default() {
+        for segment in self.place.segments(self.bus).unwrap_or_default() {
             self.attach(&segment, TapStart::Oldest);
         }
         self.tell_losses();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellwire::inspect::{CursorsStatus, LaneStatus};
+use bellwire::inspect::{CursorsStatus, LaneStatus, Place};
 use bellwire::{OpenError, SegmentKind};
 
 use super::Check;
@@ -14,7 +14,7 @@ use crate::process;
 
 pub(super) fn examine(
     args: &Check,
-    group: Option<&str>,
+    place: Place<'_>,
     before: &Picture,
     now: &Picture,
     outcome: &mut Outcome,
@@ -39,7 +39,7 @@ pub(super) fn examine(
     }
     for consumer in &now.consumers {
         reader(args, now, consumer, outcome);
-        lag(args, group, now, consumer, outcome);
+        lag(args, place, now, consumer, outcome);
     }
     missing(args, now, outcome);
     if now.consumers.is_empty() && now.unreadable.is_empty() && !now.segments.is_empty() {
@@ -158,10 +158,10 @@ fn reader(args: &Check, now: &Picture, consumer: &CursorsStatus, outcome: &mut O
 }
 
 /// How long the oldest record of any lane has waited for that consumer.
-fn lag(args: &Check, group: Option<&str>, now: &Picture, consumer: &CursorsStatus, outcome: &mut Outcome) {
+fn lag(args: &Check, place: Place<'_>, now: &Picture, consumer: &CursorsStatus, outcome: &mut Outcome) {
     let oldest = now.lanes.iter().filter_map(|lane| {
         let lags = bus::lag(lane, consumer)?;
-        let at = bus::oldest_unread(&now.bus, lane, group, &lags).into_iter().flatten().min()?;
+        let at = bus::oldest_unread(&now.bus, lane, place, &lags).into_iter().flatten().min()?;
         Some((human::age(at).unwrap_or_default(), lane))
     });
     let oldest = oldest.max_by_key(|(age, _)| *age);

@@ -1,6 +1,6 @@
 //! Producers, consumers and rings: who is dead or stands still, who waits for whom, what is full.
 
-use bellwire::inspect::{CursorsStatus, LaneStatus};
+use bellwire::inspect::{CursorsStatus, LaneStatus, Place};
 
 use super::finding::{Finding, Severity};
 use super::segments::place;
@@ -21,10 +21,10 @@ struct Slowest<'a> {
     percent: u64,
 }
 
-pub(super) fn examine(picture: &Picture, group: Option<&str>, findings: &mut Vec<Finding>) {
+pub(super) fn examine(picture: &Picture, look: Place<'_>, findings: &mut Vec<Finding>) {
     for lane in &picture.lanes {
         findings.push(producer(picture, lane));
-        findings.push(rings(picture, lane, group));
+        findings.push(rings(picture, lane, look));
         findings.extend(owner(picture, &lane.name, lane.held, lane.pid));
         if lane.held && !lane.membarrier {
             let what = "its producer could not register for membarrier: its readers look every millisecond";
@@ -82,7 +82,7 @@ fn producer(picture: &Picture, lane: &LaneStatus) -> Finding {
     }
 }
 
-fn rings(picture: &Picture, lane: &LaneStatus, group: Option<&str>) -> Finding {
+fn rings(picture: &Picture, lane: &LaneStatus, look: Place<'_>) -> Finding {
     let subject = place(picture, &lane.name);
     let Some(slowest) = slowest(picture, lane) else {
         return Finding::ok("fill", subject, "no producer has to wait for anybody");
@@ -100,7 +100,7 @@ fn rings(picture: &Picture, lane: &LaneStatus, group: Option<&str>) -> Finding {
         return Finding::ok("fill", subject, what);
     }
     let age = bus::lag(lane, consumer)
-        .and_then(|lags| bus::oldest_unread(&picture.bus, lane, group, &lags)[slowest.ring])
+        .and_then(|lags| bus::oldest_unread(&picture.bus, lane, look, &lags)[slowest.ring])
         .and_then(human::age);
     let what = match age {
         Some(age) => format!("{what}, the oldest unread is {} old", human::duration(age)),

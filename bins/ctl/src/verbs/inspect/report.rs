@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use bellwire::inspect::{self, CursorsStatus, LaneStatus, RingStatus};
+use bellwire::inspect::{self, CursorsStatus, LaneStatus, Place, RingStatus};
 use serde::Serialize;
 
 use super::super::ls::state;
+use super::lags::{LagReport, Lags};
 use crate::bus::{self, Lag};
 use crate::failure::Failure;
 use crate::output::table::Table;
@@ -42,6 +43,8 @@ struct RingReport {
     oldest_unread_at: Option<i64>,
     #[serde(flatten)]
     rates: Option<Rates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<LagReport>,
 }
 
 /// What came and was refused between two looks, each second.
@@ -77,10 +80,11 @@ impl<'a> LaneReport<'a> {
     /// `before` is the lane as it was, and how long ago; of an earlier lane of that name it says nothing.
     pub(super) fn new(
         bus: &'a str,
-        group: Option<&str>,
+        place: Place<'_>,
         lane: &'a LaneStatus,
         consumers: &[CursorsStatus],
         before: Option<(&LaneStatus, Duration)>,
+        lags: Option<&Lags>,
     ) -> Self {
         let readers = readers(lane, consumers);
         let slowest = |ring: usize| {
@@ -91,7 +95,7 @@ impl<'a> LaneReport<'a> {
             slowest(ring).filter(|lag| lag.unread_bytes > 0 && !lag.overtaken).map(|lag| lag.acknowledged)
         });
         // Of a lane that goes at this moment nothing is unread any more.
-        let oldest = inspect::times_at(bus, &lane.name, group, positions).unwrap_or_default();
+        let oldest = inspect::times_at(bus, &lane.name, place, positions).unwrap_or_default();
         let before = before.filter(|(was, _)| was.key == lane.key);
         let rings = lane.rings.iter().enumerate().map(|(at, ring)| RingReport {
             priority: ring.priority.index(),
@@ -105,6 +109,7 @@ impl<'a> LaneReport<'a> {
             unread: slowest(at).map(|lag| lag.unread_bytes),
             oldest_unread_at: oldest[at],
             rates: before.map(|(was, ago)| Rates::new(&was.rings[at], ring, ago.as_secs_f64())),
+            lag: lags.and_then(|lags| lags.of(lane.key, at)),
         });
         Self {
             lane: &lane.name,
@@ -118,6 +123,11 @@ impl<'a> LaneReport<'a> {
             rings: rings.collect(),
             consumers: readers,
         }
+    }
+
+    /// Of each ring the unread bytes, and when the oldest unread record was made.
+    pub(super) fn lags(&self) -> impl Iterator<Item = (Option<u64>, Option<i64>)> {
+        self.rings.iter().map(|ring| (ring.unread, ring.oldest_unread_at))
     }
 
     pub(super) fn print(&self, out: &mut Out) -> Result<(), Failure> {
@@ -148,6 +158,10 @@ impl<'a> LaneReport<'a> {
         if has_rates {
             headings.extend([">RECORDS/S", ">BYTES/S", ">REFUSED/S"]);
         }
+        let has_lags = self.rings.iter().any(|ring| ring.lag.is_some());
+        if has_lags {
+            headings.extend([">AGE P50", ">P99", ">MAX"]);
+        }
         let mut rings = Table::new(&headings);
         let dash = || "-".to_owned();
         for ring in &self.rings {
@@ -172,6 +186,17 @@ impl<'a> LaneReport<'a> {
                     rate(|rates| format!("{:.0}", rates.published_per_s)),
                     rate(|rates| human::bytes(rates.bytes_per_s as u64)),
                     rate(|rates| format!("{:.0}", rates.refused_per_s)),
+                ]);
+            }
+            if has_lags {
+                let lag = |of: fn(&LagReport) -> u64| {
+                    let age = ring.lag.as_ref().map(|lag| Duration::from_nanos(of(lag)));
+                    age.map_or_else(dash, human::duration)
+                };
+                cells.extend([
+                    lag(|lag| lag.age_ns_p50),
+                    lag(|lag| lag.age_ns_p99),
+                    lag(|lag| lag.age_ns_max),
                 ]);
             }
             rings.row_of(cells);

@@ -6,7 +6,8 @@
 //! are looked at once more after the heads were taken: whatever was published before a head is visible to whoever has
 //! seen that head, since the producer publishes in sequence.
 
-use bellwire::{OpenError, Priority, RingFault, Tap, TapPoll, TapStart};
+use bellwire::inspect::Place;
+use bellwire::{OpenError, Priority, RecordHeader, RingFault, Tap, TapPoll, TapStart};
 
 use crate::failure::words;
 use crate::filter::Filter;
@@ -20,6 +21,7 @@ pub(super) struct Head {
     pub(super) timestamp: i64,
     /// When it was published, if that is known.
     pub(super) published_at: Option<i64>,
+    pub(super) header: RecordHeader,
     pub(super) text: Vec<u8>,
 }
 
@@ -41,9 +43,9 @@ impl Source {
         name: &str,
         inode: u64,
         start: TapStart,
-        group: Option<&str>,
+        place: Place<'_>,
     ) -> Result<Self, OpenError> {
-        let tap = Tap::open_in(bus, name, start, group)?;
+        let tap = Tap::open_in(bus, name, start, place)?;
         let heads = [const { None }; 4];
         Ok(Self { name: name.to_owned(), inode, tap, heads, broken: [false; 4], lost_told: 0, unsound: 0 })
     }
@@ -86,6 +88,7 @@ impl Source {
                                 lane_sequence: record.header.lane_sequence,
                                 timestamp: record.header.timestamp,
                                 published_at: record.header.published_at(),
+                                header: record.header,
                                 text: render.of(&self.name, &view),
                             });
                         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bellwire::inspect::{CursorsStatus, LaneStatus};
+use bellwire::inspect::{CursorsStatus, LaneStatus, Place};
 use serde::Serialize;
 
 use super::super::ls::state;
@@ -117,25 +117,25 @@ impl<'a> Report<'a> {
 
 impl Look {
     pub(super) fn take(global: &Global) -> Result<Self, Failure> {
-        let group = global.group.as_deref();
+        let place = global.place();
         let picture = Picture::of(global)?;
-        let lanes = picture.lanes.iter().map(|lane| LaneLook::new(&picture, lane, group)).collect();
+        let lanes = picture.lanes.iter().map(|lane| LaneLook::new(&picture, lane, place)).collect();
         let consumers =
-            picture.consumers.iter().map(|consumer| ConsumerRow::new(&picture, consumer, group)).collect();
+            picture.consumers.iter().map(|consumer| ConsumerRow::new(&picture, consumer, place)).collect();
         let problems = picture.unreadable.iter().map(|(_, error)| error.to_string()).collect();
         Ok(Self { at: Instant::now(), lanes, consumers, problems })
     }
 }
 
 impl LaneLook {
-    fn new(picture: &Picture, lane: &LaneStatus, group: Option<&str>) -> Self {
+    fn new(picture: &Picture, lane: &LaneStatus, place: Place<'_>) -> Self {
         let gating = picture.consumers.iter().filter(|consumer| bus::waits(lane, consumer).holds());
         let lags: Vec<_> = gating.filter_map(|consumer| bus::lag(lane, consumer)).collect();
         let fill = std::array::from_fn(|ring| {
             let unread = lags.iter().map(|lags| lags[ring].unread_bytes).max()?;
             Some(unread as f64 / lane.rings[ring].capacity.max(1) as f64)
         });
-        let oldest = lags.iter().flat_map(|lags| bus::oldest_unread(&picture.bus, lane, group, lags));
+        let oldest = lags.iter().flat_map(|lags| bus::oldest_unread(&picture.bus, lane, place, lags));
         let sum = |of: fn(&bellwire::inspect::RingStatus) -> u64| lane.rings.iter().map(of).sum();
         let counts = Counts {
             records: sum(|ring| ring.published),
@@ -155,7 +155,7 @@ impl LaneLook {
 }
 
 impl ConsumerRow {
-    fn new(picture: &Picture, consumer: &CursorsStatus, group: Option<&str>) -> Self {
+    fn new(picture: &Picture, consumer: &CursorsStatus, place: Place<'_>) -> Self {
         let mut row = Self {
             consumer: consumer.name.clone(),
             state: state(Some(consumer.held)),
@@ -174,7 +174,7 @@ impl ConsumerRow {
                 row.unread_bytes += lag.unread_bytes;
                 row.overtaken += usize::from(lag.overtaken);
             }
-            let oldest = bus::oldest_unread(&picture.bus, lane, group, &lags).into_iter().flatten().min();
+            let oldest = bus::oldest_unread(&picture.bus, lane, place, &lags).into_iter().flatten().min();
             row.oldest_unread_at = [row.oldest_unread_at, oldest].into_iter().flatten().min();
         }
         row
