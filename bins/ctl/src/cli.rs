@@ -52,9 +52,9 @@ pub(crate) struct Global {
     /// Tables without their headings
     #[arg(long, global = true)]
     pub(crate) no_header: bool,
-    /// Look at a file of `bellwirectl snapshot`, or at a directory with copied segments
+    /// Look at a copy: a file that `bellwirectl snapshot` made, or a directory with segments' files
     #[arg(long, global = true, value_name = "PATH")]
-    pub(crate) snapshot: Option<PathBuf>,
+    pub(crate) copy: Option<PathBuf>,
     /// What that is.
     #[arg(skip)]
     pub(crate) copies: Option<Copies>,

@@ -49,7 +49,9 @@ fn a_bus_that_is_not_there_is_exit_3_and_says_what_is() {
     assert_eq!(ran.exits(3), "");
     ran.says("no such segment").says("did you mean risk?");
     other.ctl(&["tail", "nothing-like-it"]).says("lanes on bus").exits(3);
-    other.ctl(&["inspect", "../etc"]).says("use 1 to 48 characters").exits(2);
+    other.ctl(&["tail", "../etc"]).says("use 1 to 48 characters").exits(2);
+    // No lane has such a name: a copy is meant.
+    other.ctl(&["inspect", "../etc"]).says("No such file").exits(3);
     Bus("Not A Name".into()).ctl(&["ls"]).says("bus name").exits(2);
 }
 

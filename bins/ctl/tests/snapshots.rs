@@ -48,19 +48,19 @@ fn a_snapshot_shows_the_bus_as_it_was_when_all_of_it_is_gone() {
     assert!(lane("risk")["rings"][0]["oldest_unread_at"].is_i64());
     assert_eq!(lane("risk")["consumers"][0]["gating"], true);
 
-    let ran = ctl(&["ls", "--snapshot", file, "--json"]);
+    let ran = ctl(&["ls", "--copy", file, "--json"]);
     let states: Vec<_> =
         ran.json().iter().map(|object| object["state"].as_str().unwrap().to_owned()).collect();
     assert_eq!(states, ["dead", "live", "live"], "gone, risk, and the consumer");
-    let ran = ctl(&["consumers", "--snapshot", file]);
+    let ran = ctl(&["consumers", "--copy", file]);
     assert!(ran.exits(0).contains("gateway"), "{ran:#?}");
-    let ran = ctl(&["tail", "--all", "--snapshot", file, "--json"]);
+    let ran = ctl(&["tail", "--all", "--copy", file, "--json"]);
     ran.exits(0);
     let users: Vec<_> =
         ran.json().iter().map(|object| object["user_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(users.len(), 2);
     assert!(users.contains(&"anna".to_owned()), "{users:?}");
-    let ran = ctl(&["tail", "risk", "--snapshot", file, "--user", "bert"]);
+    let ran = ctl(&["tail", "risk", "--copy", file, "--user", "bert"]);
     assert_eq!(ran.exits(0), "");
 
     // What others unpack, or copied by hand, is looked at as well; then nobody is known to live.
@@ -97,7 +97,7 @@ fn a_file_that_is_there_stays_and_a_bus_that_is_not_is_said() {
     bus.ctl(&["snapshot", file]).says("--force").exits(1);
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     bus.ctl(&["snapshot", "--force", file]).exits(0);
-    ctl(&["ls", "--snapshot", file]).exits(0);
+    ctl(&["ls", "--copy", file]).exits(0);
     bus.ctl(&["snapshot", dir.path().join("no/where").to_str().unwrap()]).exits(3);
     // A FIFO among the segments is left out, and said; the rest is there.
     nix::unistd::mkfifo(&bus.path("lane", "pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -135,8 +135,8 @@ fn what_is_no_snapshot_or_not_a_whole_one_is_said_and_nothing_breaks() {
     ctl(&["inspect", "/nowhere/main.tar.gz"]).exits(3);
     ctl(&["inspect", "/dev/null"]).says("neither a file nor a directory").exits(2);
     ctl(&["inspect", dir.path().to_str().unwrap()]).says("no segments are there").exits(3);
-    ctl(&["publish", "risk", "--snapshot", path.to_str().unwrap()]).exits(2);
-    ctl(&["doctor", "--snapshot", path.to_str().unwrap()]).says("looks at the machine itself").exits(2);
+    ctl(&["publish", "risk", "--copy", path.to_str().unwrap()]).exits(2);
+    ctl(&["doctor", "--copy", path.to_str().unwrap()]).says("not at a copy").exits(2);
     // The control.
     look(&whole).exits(0);
 }

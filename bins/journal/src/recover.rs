@@ -2,7 +2,7 @@
 //!
 //! Each entry that is kept is handed to the caller, in order, its crc checked: he rebuilds his tables from them, and what
 //! he checks on the way (sequences without gaps, back-links that meet) counts as well. In place of the entries of a full
-//! segment he may get its [`summary`](super::summary).
+//! segment he may get its [`summary`].
 //!
 //! # Torn or damaged
 //!

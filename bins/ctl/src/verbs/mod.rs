@@ -86,15 +86,12 @@ pub(crate) fn run(cli: &mut Cli) -> Result<ExitCode, Failure> {
     if let Verb::Inspect(args) = &mut cli.verb
         && let Some(path) = args.take_path()
     {
-        cli.global.snapshot.get_or_insert(path);
+        cli.global.copy.get_or_insert(path);
     }
-    if let Some(path) = &cli.global.snapshot {
+    if let Some(path) = &cli.global.copy {
         if !cli.verb.takes_copies() {
-            return Err(Failure::new(
-                Exit::Usage,
-                "this verb looks at the machine itself, not at a --snapshot",
-            )
-            .next("ls, inspect, consumers and tail look at snapshots and at copies"));
+            return Err(Failure::new(Exit::Usage, "this verb looks at the machine itself, not at a copy")
+                .next("ls, inspect, consumers and tail look at copies"));
         }
         cli.global.copies = Some(Copies::open(path)?);
     }

@@ -22,7 +22,7 @@ use crate::output::{JSON_SCHEMA, Out, human};
 ///
 /// Lanes and cursors as they are, with what is in the rings, and who lived: a tar archive, compressed
 /// with gzip, that `tar xzf` takes apart too. `ls`, `inspect`, `consumers` and `tail` look at it with
-/// --snapshot FILE, `inspect` also with the file as its argument. It needs another build of bellwirectl
+/// --copy FILE, `inspect` also with the file as its argument. It needs another build of bellwirectl
 /// no more than a bus does: one of the same layout.
 ///
 /// It holds your users' data: only you can read it (mode 0600). The bus is not disturbed, and not stopped
@@ -32,7 +32,7 @@ use crate::output::{JSON_SCHEMA, Out, human};
 /// Examples:
 ///   bellwirectl snapshot /var/tmp/main.tar.gz
 ///   bellwirectl inspect /var/tmp/main.tar.gz
-///   bellwirectl tail --all --snapshot /var/tmp/main.tar.gz --user user_01
+///   bellwirectl tail --all --copy /var/tmp/main.tar.gz --user user_01
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Snapshot {

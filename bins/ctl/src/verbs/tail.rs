@@ -48,7 +48,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 ///   bellwirectl tail --all --user user_01 --type trade_executed --count 10
 ///   bellwirectl tail --all --since 30s --priority 0 --seconds 0
 ///   bellwirectl tail --all --rates --channel trade
-///   bellwirectl tail --all --snapshot /var/tmp/main.tar.gz
+///   bellwirectl tail --all --copy /var/tmp/main.tar.gz
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Tail {
