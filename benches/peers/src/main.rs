@@ -4,6 +4,8 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- [--rounds N] [--ms N] [--only NAME,...] [--work NAME,...]
 //! ```
 //!
+//! With `push` as its first argument it measures the other half: see [`push`].
+//!
 //! A message is 200 bytes and a stamp. The sender makes every byte of it and the receiver reads every byte and checks
 //! the sequence. Both are processes of their own, except for the queues that work between threads only. Two processes
 //! that spin need two cores that nobody else uses; what a noisy machine does to one peer it does to all, so compare
@@ -13,6 +15,7 @@ mod message;
 mod other_end;
 mod peer;
 mod peers;
+mod push;
 mod table;
 mod work;
 
@@ -37,6 +40,19 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == other_end::ARGUMENT) {
         peers::for_name(&arguments[1], &mut AtOtherEnd(&arguments[2..]));
         return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|first| first == push::ARGUMENT) {
+        push::serve(&arguments[1..]);
+        return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|first| first == "push") {
+        return match push::run(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("\nbellwire-peers: {why}");
+                ExitCode::from(1)
+            }
+        };
     }
     let wish = match parse(&arguments) {
         Ok(wish) => wish,

@@ -110,19 +110,20 @@ impl Keeper {
         while reading.at < until {
             let rest = segment.bytes(reading.at, used - reading.at).unwrap_or_default();
             let offset = segment.base() + reading.at as u64;
-            let entry = match Entry::checked(rest, offset, self.shared.journal_id) {
-                Ok(entry) => entry,
-                Err(what) => return Err(damaged(segment, reading.at, what)),
-            };
-            if let Err(why) = self.summariser.entry(&entry) {
-                if let Purpose::Check { .. } = reading.task.purpose {
-                    return Err(damaged(segment, reading.at, why));
+            let taken = Entry::checked(rest, offset, self.shared.journal_id)
+                .and_then(|entry| self.summariser.entry(&entry).map(|()| entry));
+            let entry = match (taken, reading.task.purpose) {
+                (Ok(entry), _) => entry,
+                (Err(what), Purpose::Check { .. }) => return Err(damaged(segment, reading.at, what)),
+                // Nobody relied on it yet, and whoever is served now is not served from there: those who are shall be.
+                (Err(what), Purpose::Make) => {
+                    tracing::error!(path = %segment.path().display(), at = reading.at, what,
+                        "a full journal segment is damaged: the next start will not take it");
+                    self.summariser.finish();
+                    self.reading = None;
+                    return Ok(());
                 }
-                tracing::error!(path = %segment.path().display(), why, "no summary can be made of a journal segment");
-                self.summariser.finish();
-                self.reading = None;
-                return Ok(());
-            }
+            };
             reading.entries += 1;
             reading.newest_at = entry.journalled_at;
             reading.at += entry.len();

@@ -9,7 +9,8 @@
 //! Summaries are made by the housekeeper, behind the appending thread, with entries whose crc is checked. The segments that
 //! a start did not read, he reads afterwards, slowly: an entry that is damaged, or a summary that says something else, ends
 //! the gateway ([`Journal::verify`](crate::Journal::verify)) as it would have prevented the start, and the summary goes, so
-//! that the next start reads for itself.
+//! that the next start reads for itself. An entry that is found damaged in a segment that this gateway wrote or read itself is an
+//! error in the log and ends nothing: it has the tables that it should have.
 //!
 //! No summary is needed: one that is missing, damaged, of another build or of another segment costs time and nothing else.
 

@@ -152,6 +152,20 @@ fn an_entry_that_a_start_did_not_read_and_that_is_damaged_is_found_behind_it() {
 }
 
 #[test]
+fn an_entry_that_is_damaged_before_its_segment_has_a_summary_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    four(&config);
+    let (damaged, summary) = (&segment_files(&config)[1], summaries(&config)[1].clone());
+    std::fs::remove_file(&summary).unwrap();
+    // It is read by the start, and damaged behind it, so that what makes the summary finds it: or the damage comes too late.
+    let (journal, ..) = start(&config, 0);
+    flip(damaged, SEGMENT_HEADER_LEN as u64 + 200);
+    std::thread::sleep(Duration::from_millis(300));
+    journal.verify().unwrap();
+}
+
+#[test]
 fn a_summary_that_says_something_else_than_its_segment_is_found_behind_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
