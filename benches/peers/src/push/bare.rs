@@ -14,6 +14,9 @@ const LISTENER: u64 = u64::MAX;
 const FEEDER: u64 = u64::MAX - 1;
 const FEED: u64 = u64::MAX - 2;
 
+/// Connections that the kernel completes before they are accepted.
+pub const BACKLOG: i32 = 4096;
+
 #[derive(Default)]
 struct Session {
     socket: Option<TcpStream>,
@@ -110,5 +113,9 @@ pub fn serve() {
 fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a flag");
+    // As many as the gateway lets wait; the standard library has 128.
+    // SAFETY: the descriptor is open, and listening once more only changes that number.
+    let listening = unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
+    assert_eq!(listening, 0, "{}", std::io::Error::last_os_error());
     listener
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 
+use super::bare::BACKLOG;
 use super::feed::{ALL, HEAD_LEN};
 use super::handshake;
 use super::load::raise_descriptors;
@@ -20,7 +21,9 @@ pub fn serve() {
     raise_descriptors(1000).expect("open files");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let listener = socket.listen(BACKLOG as u32).expect("a port");
         let feeder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!(
             "listening {} {}",

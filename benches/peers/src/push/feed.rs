@@ -46,6 +46,7 @@ impl Feed {
             }
             None => {
                 let socket = TcpStream::connect(server.feed).map_err(|error| format!("feed: {error}"))?;
+                socket.set_nodelay(true).map_err(|error| error.to_string())?;
                 Way::Frames { socket, unsent: Vec::new() }
             }
         };
