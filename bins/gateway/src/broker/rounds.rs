@@ -1,8 +1,8 @@
 //! Rounds over all lanes: P0 all that is there, P1 all that is there, P2 at most 100, P3 at most 50. "There" is at the
-//! round's start, so no flood of one class starves another.
+//! round's start, so no flood of one class starves another; and lanes take turns, so no lane's flood starves another.
 //!
 //! What a round took is published in *chunks*, and between chunks P0 is looked for again: a P0 record waits for one chunk
-//! at most (and for what must go before it), however much of the other classes there is. After a chunk, in this order: the
+//! at most (and for what must go before it, or before one of another lane), however much of the other classes there is. After a chunk, in this order: the
 //! journal's end is published, the shards that sleep are woken, the cursors are committed with the journal's end as mark.
 //! If a chunk was only a record or two, the broker pushes them itself instead of waking a shard: that is a few writes for each
 //! shard that sleeps, and the next P0 waits for those.
@@ -21,7 +21,9 @@ use bellwire_journal::JournalError;
 /// Most records of each priority in one round, over all lanes.
 const BUDGET: [usize; 4] = [usize::MAX, usize::MAX, 100, 50];
 /// Records after which P0 is looked for again: about 20 µs of work.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
+/// Records of each priority that are taken from a lane before it is the next one's turn.
+const TURN: [usize; 4] = [1, CHUNK, CHUNK, CHUNK];
 /// Longer is not a wait but a gateway that was not there, in nanoseconds.
 const WAIT_MAX_NS: i64 = 60_000_000_000;
 /// So much later than the chunk's begin a record may come to the chunk that takes it, in nanoseconds.
@@ -132,11 +134,14 @@ impl<S: Source> Rounds<S> {
         for priority in Priority::ALL {
             let mut left = BUDGET[priority.index()];
             // Another lane is first in each round, so that the budget is nobody's alone.
-            for turn in 0..self.attached.len() {
-                let lane = self.attached[(turn + self.rounds) % self.attached.len()];
-                let end = ends[lane][priority.index()];
+            let (mut turn, mut idle) = (self.rounds, 0);
+            while left > 0 && idle < self.attached.len() {
+                let lane = self.attached[turn % self.attached.len()];
                 let before = left;
-                while left > 0 && self.step(lane, priority, end, [false; 4])? == Step::Read {
+                let least = left.saturating_sub(TURN[priority.index()]);
+                while left > least
+                    && self.step(lane, priority, ends[lane][priority.index()], [false; 4])? == Step::Read
+                {
                     left -= 1;
                     if self.unpublished >= CHUNK {
                         self.publish()?;
@@ -146,6 +151,8 @@ impl<S: Source> Rounds<S> {
                     }
                 }
                 read += before - left;
+                idle = if left == before { idle + 1 } else { 0 };
+                turn = turn.wrapping_add(1);
             }
             if priority == Priority::P0 {
                 self.publish()?;
@@ -154,17 +161,25 @@ impl<S: Source> Rounds<S> {
         Ok(read)
     }
 
-    /// Takes what is there of P0 now, and publishes it.
+    /// Takes what is there of P0 now, and publishes it: of each lane in turn one, so that none waits for all that must go before
+    /// another's.
     fn urgent(&mut self) -> Result<usize, JournalError> {
-        let mut read = 0;
-        for index in 0..self.attached.len() {
-            let lane = self.attached[index];
-            let end = self.source.snapshot_end(lane, Priority::P0);
-            while self.step(lane, Priority::P0, end, [false; 4])? == Step::Read {
-                read += 1;
-            }
+        let mut ends = [0; LANES_MAX];
+        for &lane in &self.attached {
+            ends[lane] = self.source.snapshot_end(lane, Priority::P0);
         }
-        if read > 0 {
+        let mut read = 0;
+        loop {
+            let before = read;
+            for index in 0..self.attached.len() {
+                let lane = self.attached[index];
+                if self.step(lane, Priority::P0, ends[lane], [false; 4])? == Step::Read {
+                    read += 1;
+                }
+            }
+            if read == before {
+                break;
+            }
             self.publish()?;
         }
         Ok(read)
@@ -247,6 +262,10 @@ impl<S: Source> Rounds<S> {
                 return Ok(());
             }
             self.counters.drawn_forward.add(1);
+            // There may be a whole ring of it: it must not wait for its end, nor its producer for room.
+            if self.unpublished >= CHUNK {
+                self.publish()?;
+            }
             let next = match self.source.peek(lane, ring) {
                 Ok(Some(unread)) => unread.header().lane_sequence,
                 _ => return Ok(()), // whoever looks next finds out why

@@ -324,9 +324,11 @@ fn a_round_takes_all_of_p0_and_p1_and_a_budget_of_the_others_over_all_lanes() {
     }
     let mut rounds = begin(lists, config(dir.path()), Vec::new());
     assert_eq!(rounds.round().unwrap(), 300 + 300 + 100 + 50);
-    assert_eq!(rounds.source.lanes[0].at, [150, 150, 100, 50]);
+    assert_eq!(rounds.source.lanes[0].at, [150, 150, 64, 50]);
+    assert_eq!(rounds.source.lanes[1].at, [150, 150, 36, 0]);
     // The next round begins with the other lane.
     assert_eq!(rounds.round().unwrap(), 150);
+    assert_eq!(rounds.source.lanes[0].at, [150, 150, 100, 50]);
     assert_eq!(rounds.source.lanes[1].at, [150, 150, 100, 50]);
 }
 
@@ -342,6 +344,33 @@ fn p0_is_looked_for_between_the_chunks_of_a_flood() {
     rounds.round().unwrap();
     let place = journalled(&rounds.intake.journal).iter().position(|line| line.priority == 0);
     assert_eq!(place, Some(64), "right behind the chunk during which it was published");
+}
+
+/// Many lanes, each with a full ring of what must go before its P0s.
+#[test]
+fn what_is_drawn_forward_is_published_in_chunks_and_lanes_take_turns() {
+    const EACH: usize = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut lists = lists(8);
+    for lane in &mut lists.lanes {
+        for index in 1..=EACH {
+            lane.publish("user", Kind::Trade, Priority::P1, None);
+            if index % 250 == 0 {
+                lane.publish("user", Kind::Trade, Priority::P0, None);
+            }
+        }
+    }
+    let mut rounds = begin(lists, config(dir.path()), Vec::new());
+    rounds.round().unwrap();
+    let lines = journalled(&rounds.intake.journal);
+    check_promises(&lines).unwrap();
+    assert_eq!(lines.len(), 8 * (EACH + 4));
+    let commits = rounds.source.marks.len();
+    assert!(commits >= lines.len() / (super::rounds::CHUNK + 1), "{commits} commits");
+    // The first of each lane before the second of any.
+    let urgent: Vec<u64> = lines.iter().filter(|line| line.priority == 0).map(|line| line.lane).collect();
+    let lanes: Vec<u64> = (100..108).collect();
+    assert_eq!(urgent, lanes.repeat(4));
 }
 
 #[test]

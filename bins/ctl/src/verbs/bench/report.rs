@@ -9,12 +9,8 @@ use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Out, human};
 
-/// Grows only: a field that is there keeps its meaning.
-const SCHEMA: u32 = 1;
-
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    schema: u32,
     pub(super) gateway: String,
     pub(super) sessions: u32,
     pub(super) producers: u32,
@@ -126,7 +122,6 @@ impl Verdict {
 impl Report {
     pub(super) fn new(gateway: String, sessions: u32, producers: u32, mix: String) -> Self {
         Self {
-            schema: SCHEMA,
             gateway,
             sessions,
             producers,
