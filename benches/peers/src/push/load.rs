@@ -39,7 +39,8 @@ pub fn run(clients: &mut Clients, feed: &mut Feed, rate: Option<u64>, messages: 
                     sent += 1;
                 }
                 feed.flush()?;
-                let until_next = rate.map(|rate| (start + sent * 1_000_000_000 / rate).saturating_sub(now_ns()));
+                let until_next =
+                    rate.map(|rate| (start + sent * 1_000_000_000 / rate).saturating_sub(now_ns()));
                 std::thread::sleep(until_next.map_or(Duration::from_micros(20), Duration::from_nanos));
             }
             Ok(())
