@@ -63,3 +63,21 @@ fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         || matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_helps_when_there_is_no_room_and_only_then() {
+        let path = std::path::Path::new("/journal");
+        let io = |code| JournalError::io(path, "allocate")(io::Error::from_raw_os_error(code));
+        for code in [nix::libc::ENOSPC, nix::libc::EDQUOT, EMFILE, ENFILE, ENOMEM] {
+            assert!(io(code).is_no_room(), "{:?}", io(code));
+        }
+        for code in [nix::libc::EACCES, nix::libc::EIO, nix::libc::ENOENT] {
+            assert!(!io(code).is_no_room(), "{:?}", io(code));
+        }
+        assert!(!JournalError::NoJournal { path: path.to_owned() }.is_no_room());
+    }
+}

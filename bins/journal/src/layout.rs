@@ -283,6 +283,20 @@ mod tests {
         assert_eq!(error, HeaderError::Fingerprint { found: 0, expected: abi_fingerprint() });
     }
 
+    /// Or an entry of another journal, or of another place, would be taken for one that belongs there.
+    #[test]
+    fn the_crc_of_an_entry_tells_journals_places_and_lengths_apart_bit_by_bit() {
+        let (journal_id, offset, len, body) = (0x0123_4567_89ab_cdef, 0x0f_ff00_fff0, 0x0000_0150, [7; 40]);
+        let crc = entry_crc(journal_id, offset, len, &body);
+        for bit in 0..64 {
+            assert_ne!(entry_crc(journal_id ^ 1 << bit, offset, len, &body), crc, "bit {bit} of the journal");
+            assert_ne!(entry_crc(journal_id, offset ^ 1 << bit, len, &body), crc, "bit {bit} of the offset");
+        }
+        for bit in 0..17 {
+            assert_ne!(entry_crc(journal_id, offset, len ^ 1 << bit, &body), crc, "bit {bit} of the length");
+        }
+    }
+
     #[test]
     fn a_generation_is_known_by_its_complement() {
         assert_eq!(generation_of(generation_word(41)), Some(41));

@@ -707,3 +707,26 @@ fn after_an_orderly_end_or_with_every_record_synced_a_restart_of_the_machine_cha
         }
     }
 }
+
+#[test]
+fn a_configuration_beyond_its_limits_is_refused_with_the_value_and_the_limits_are_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let with =
+        |segment_bytes, retain_bytes| JournalConfig { segment_bytes, retain_bytes, ..config(dir.path()) };
+    for segment_bytes in [SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX] {
+        with(segment_bytes, 2 * segment_bytes).check().unwrap();
+    }
+    let refused = [
+        (with(SEGMENT_BYTES_MIN - 4096, 1 << 40), SEGMENT_BYTES_MIN - 4096),
+        (with(SEGMENT_BYTES_MAX + 4096, 1 << 40), SEGMENT_BYTES_MAX + 4096),
+        (with(SEGMENT_BYTES_MIN + 16, 1 << 40), 16),
+        (with(SEGMENT_BYTES_MIN, 2 * SEGMENT_BYTES_MIN - 1), 2 * SEGMENT_BYTES_MIN - 1),
+        (JournalConfig { sync: SyncPolicy::Interval(Duration::ZERO), ..config(dir.path()) }, 0),
+    ];
+    for (config, value) in refused {
+        match config.check() {
+            Err(JournalError::Config { found, .. }) => assert_eq!(found, value),
+            other => panic!("{other:?}"),
+        }
+    }
+}

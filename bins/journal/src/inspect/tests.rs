@@ -10,7 +10,7 @@ use bellwire::Priority;
 use super::*;
 use crate::chain::{ChainKey, Link, chain_path};
 use crate::testing::{append, config, open, order_record};
-use crate::{Facts, Journal, JournalConfig};
+use crate::{Facts, Journal, JournalConfig, SyncPolicy};
 
 fn chained(dir: &Path) -> JournalConfig {
     JournalConfig { chain: Some(ChainKey::public()), ..config(dir) }
@@ -402,4 +402,84 @@ fn what_is_no_journal_is_a_clear_error() {
     assert!(matches!(Listing::read(dir.path()), Err(JournalError::Header { .. })));
     assert_eq!("a:b".parse::<Anchor>(), Err(NoAnchor));
     assert_eq!(format!("10:0:{}", Link::NONE).parse::<Anchor>(), Err(NoAnchor));
+}
+
+#[test]
+fn a_segment_that_is_none_is_refused_with_what_is_wrong_and_the_limits_are_allowed() {
+    use crate::layout::{MAGIC, SegmentHeader};
+    use crate::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+    use bellwire::abi_fingerprint;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0000000000000001.journal");
+    let header = |base, len, used: u64| {
+        let mut bytes = SegmentHeader {
+            base,
+            len,
+            journal_id: 7,
+            fingerprint: abi_fingerprint(),
+            created_at: 1,
+            boot_id: [9; 16],
+        }
+        .to_bytes();
+        bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[USED_AT..][..8].copy_from_slice(&used.to_le_bytes());
+        bytes
+    };
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        SegmentFile::read(&path)
+    };
+    let wrong = |bytes: &[u8]| match read(bytes) {
+        Err(JournalError::Mismatch { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    const BASE: u64 = 1 << 32;
+    const HEADER: u64 = SEGMENT_HEADER_LEN as u64;
+    let whole = header(BASE, SEGMENT_BYTES_MIN, 0);
+    for len in 0..SEGMENT_HEADER_LEN {
+        assert_eq!(wrong(&whole[..len]), "file length", "{len} bytes");
+    }
+    read(&whole).unwrap();
+    read(&header(BASE, SEGMENT_BYTES_MAX, 0)).unwrap();
+    for len in [0, SEGMENT_BYTES_MIN - 4096, SEGMENT_BYTES_MAX + 4096] {
+        assert_eq!(wrong(&header(BASE, len, 0)), "segment length", "{len}");
+    }
+    let last = (u64::MAX >> 1) - (ENTRY_ALIGN as u64 - 1);
+    for base in [ENTRY_ALIGN as u64, last] {
+        read(&header(base, SEGMENT_BYTES_MIN, 0)).unwrap();
+    }
+    for base in [0, BASE + 1, BASE + 8, last + ENTRY_ALIGN as u64] {
+        assert_eq!(wrong(&header(base, SEGMENT_BYTES_MIN, 0)), "base", "{base}");
+    }
+    for used in [HEADER, SEGMENT_BYTES_MIN] {
+        assert_eq!(read(&header(BASE, SEGMENT_BYTES_MIN, used)).unwrap().used, Some(used));
+    }
+    for used in [1, HEADER - 1, SEGMENT_BYTES_MIN + 1] {
+        assert_eq!(wrong(&header(BASE, SEGMENT_BYTES_MIN, used)), "used length", "{used}");
+    }
+}
+
+/// A loss of power takes from a durable segment nothing, so a start need not doubt it.
+#[test]
+fn full_segments_are_marked_durable_unless_nothing_is_to_be_synced() {
+    for (sync, is_marked) in [
+        (SyncPolicy::Interval(Duration::from_secs(60)), true),
+        (SyncPolicy::Every, true),
+        (SyncPolicy::None, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { sync, ..chained(dir.path()) };
+        let path = config.dir.clone();
+        let mut writer = Writer::new(config);
+        writer.write(1_500);
+        // Waits until the housekeeper has done what it was told.
+        drop(writer);
+        let segments = Listing::read(&path).unwrap().segments;
+        let (last, full) = segments.split_last().unwrap();
+        assert!(!full.is_empty());
+        assert!(full.iter().all(|segment| segment.is_durable == is_marked), "{sync:?}");
+        // It was not closed.
+        assert!(!last.is_durable);
+    }
 }
