@@ -4,7 +4,6 @@ mod common;
 
 use std::time::Duration;
 
-use bellwire::inspect::{CursorsStatus, LaneStatus};
 use bellwire::{MessageId, Notification, Priority};
 use common::{Bench, Client, Gateway, notice, numbers, text_of, token, trade};
 use serde_json::json;
@@ -55,11 +54,7 @@ async fn a_duplicate_at_the_end_of_a_segment_stops_nobody() {
         engine.publish(&note).unwrap();
         anna.until_got(number as usize + 1).await;
         // The duplicate has been read, too.
-        while LaneStatus::read(&bench.bus, "engine", None).unwrap().rings[1].position
-            != CursorsStatus::read(&bench.bus, "gateway", None).unwrap().lanes[0].positions[1]
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        bench.until_read("engine").await;
         anna.send(json!({"op": "ping", "id": number})).await;
         anna.until("pong").await;
         let _bert = Client::subscribed(&gateway.url, &token("bert")).await;

@@ -91,11 +91,14 @@ impl Client {
 
     /// Reads until a frame of that op came, and gives it.
     pub async fn until(&mut self, op: &str) -> Value {
+        // Heartbeats keep coming, whatever does not.
+        let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match self.next().await {
-                Ok(frame) if frame["op"] == op => return frame,
-                Ok(frame) => assert!(frame["op"] != "error" || op == "error", "{frame}"),
-                Err(ended) => panic!("waiting for {op}: {ended:?}"),
+            match tokio::time::timeout_at(end, self.next()).await {
+                Ok(Ok(frame)) if frame["op"] == op => return frame,
+                Ok(Ok(frame)) => assert!(frame["op"] != "error" || op == "error", "{frame}"),
+                Ok(Err(ended)) => panic!("waiting for {op}: {ended:?}"),
+                Err(_) => panic!("no {op}; {:?} {:?}", self.positions, self.frames.last()),
             }
         }
     }

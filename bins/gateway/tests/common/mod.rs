@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bellwire::inspect::{CursorsStatus, LaneStatus};
 use bellwire::{Notification, Producer, ProducerOptions, SystemNotice, TradeCanceled};
 use serde_json::{Value, json};
 
@@ -55,6 +56,21 @@ impl Bench {
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.set(key, value);
         self
+    }
+
+    /// Waits until the gateway has read everything that lane has and has said so: what a client got may not be committed yet.
+    pub async fn until_read(&self, lane: &str) {
+        let end = Instant::now() + PATIENCE;
+        let positions = LaneStatus::read(&self.bus, lane, None).unwrap().rings.map(|ring| ring.position);
+        loop {
+            let cursors = CursorsStatus::read(&self.bus, "gateway", None).unwrap();
+            let read = cursors.lanes.iter().find(|read| read.lane_name == lane).map(|read| read.positions);
+            if read == Some(positions) {
+                return;
+            }
+            assert!(Instant::now() < end, "{read:?} of {positions:?} of {lane} are read");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     pub fn gateway(&self) -> Gateway {
