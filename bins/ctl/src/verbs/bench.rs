@@ -144,10 +144,10 @@ pub(crate) fn run(global: &Global, args: &Bench) -> Result<Exit, Failure> {
         report.print(&mut out)?
     };
     out.flush()?;
-    outcome?;
     if let Some(complaint) = &report.verdict.complaint {
         words(complaint);
     }
+    outcome?;
     Ok(if report.verdict.is_clean() { Exit::Ok } else { Exit::Wrong })
 }
 
@@ -162,6 +162,9 @@ struct Run<'a> {
     // Last: the gateway ends after the producers.
     subject: Subject,
 }
+
+/// What a producer published that did not come to its end is not known.
+const UNFINISHED: &str = "the run did not come to its end: what is lost was not counted, and doubled is only what a session got twice";
 
 impl<'a> Run<'a> {
     fn new(args: &'a Bench, subject: Subject, key: &Key, global: &Global) -> Result<Self, Failure> {
@@ -196,8 +199,10 @@ impl<'a> Run<'a> {
 
     fn phases(&mut self) -> Result<(), Failure> {
         let outcome = self.measure();
-        // What a producer published that did not come to its end is not known.
         self.judge(outcome.is_ok());
+        if outcome.is_err() {
+            self.fleet.complaint.get_or_insert_with(|| UNFINISHED.to_owned());
+        }
         outcome
     }
 

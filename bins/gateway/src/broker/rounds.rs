@@ -2,8 +2,9 @@
 //! round's start, so no flood of one class starves another; and lanes take turns, so no lane's flood starves another.
 //!
 //! What a round took is published in *chunks*, and between chunks P0 is looked for again: a P0 record waits for one chunk
-//! at most (and for what must go before it, or before one of another lane), however much of the other classes there is. After a chunk, in this order: the
-//! journal's end is published, the shards that sleep are woken, the cursors are committed with the journal's end as mark.
+//! at most (and for what must go before it, or before one of another lane), however much of the other classes there is.
+//! After a chunk, in this order: the journal's end is published, the shards that sleep are woken, the cursors are committed
+//! with the journal's end as mark.
 //! If a chunk was only a record or two, the broker pushes them itself instead of waking a shard: that is a few writes for each
 //! shard that sleeps, and the next P0 waits for those.
 
@@ -162,7 +163,8 @@ impl<S: Source> Rounds<S> {
     }
 
     /// Takes what is there of P0 now, and publishes it: of each lane in turn one, so that none waits for all that must go before
-    /// another's.
+    /// Takes what is there of P0 now, and publishes it: of each lane in turn one, so that none waits for all that must go
+    /// before another's.
     fn urgent(&mut self) -> Result<usize, JournalError> {
         let mut ends = [0; LANES_MAX];
         for &lane in &self.attached {
