@@ -162,7 +162,6 @@ impl<S: Source> Rounds<S> {
         Ok(read)
     }
 
-    /// Takes what is there of P0 now, and publishes it: of each lane in turn one, so that none waits for all that must go before
     /// Takes what is there of P0 now, and publishes it: of each lane in turn one, so that none waits for all that must go
     /// before another's.
     fn urgent(&mut self) -> Result<usize, JournalError> {
