@@ -6,7 +6,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bellwire::{
-    Direction, FieldVisitor, FillType, Notification, Offset, Priority, Producer, Reader, TradeExecuted,
+    Direction, Encoded, FieldVisitor, FillType, Notification, Offset, Priority, Producer, Reader,
+    TradeExecuted,
 };
 
 const RECORDS: usize = 20_000;
@@ -70,9 +71,11 @@ fn main() {
     producer.look();
     let lane = reader.lanes().next().expect("the lane");
 
-    let (mut publish, mut batch, mut copy, mut view, mut touched) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Touch(0));
+    let [mut publish, mut batch, mut ready, mut ready_batch, mut copy, mut view, mut header] =
+        [const { Vec::new() }; 7];
+    let mut touched = Touch(0);
     let note = trade("t-00000001");
+    let encoded = Encoded::new(&note).expect("a trade");
     let mut room = vec![0; 1024];
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -108,9 +111,37 @@ fn main() {
         }
         copy.push(ns_per_record(start));
         reader.commit(0);
+
+        let start = Instant::now();
+        for _ in 0..RECORDS {
+            black_box(producer.publish(black_box(&encoded))).expect("room");
+        }
+        ready.push(ns_per_record(start));
+        let start = Instant::now();
+        for _ in 0..RECORDS {
+            let slot = reader.peek(lane, Priority::P1).expect("sound").expect("a record");
+            black_box(slot.header());
+            reader.advance(lane, Priority::P1);
+        }
+        header.push(ns_per_record(start));
+        reader.commit(0);
+        let start = Instant::now();
+        for _ in 0..RECORDS / 10 {
+            let mut records = producer.batch();
+            for _ in 0..10 {
+                black_box(records.push(black_box(&encoded))).expect("room");
+            }
+            records.commit();
+        }
+        ready_batch.push(ns_per_record(start));
+        while reader.round(bellwire::Budget::default(), |_, _| ()) > 0 {}
+        reader.commit(0);
     }
     median("publish one trade: id, clock, encode, commit", publish);
     median("publish one trade in a batch of ten", batch);
+    median("publish it encoded ahead of time", ready);
+    median("publish it encoded ahead, in a batch of ten", ready_batch);
+    median("read its header in place", header);
     median("read in place: validate, every field", view);
     median("read by copying: validate, every field", copy);
     black_box(touched.0);

@@ -52,6 +52,7 @@ mod bus;
 mod clock;
 mod codec;
 mod doorbell;
+mod encoded;
 pub mod inspect;
 #[cfg(feature = "json")]
 pub mod json;
@@ -71,6 +72,7 @@ mod tap;
 
 pub use bus::{CONSUMERS_MAX, DEFAULT_BUS, LANES_MAX, NAME_LEN_MAX, NameError, SegmentKind, check_name};
 pub use codec::EncodeError;
+pub use encoded::{Encoded, Publishable};
 pub use layout::{IdentityError, LAYOUT_VERSION, abi_fingerprint};
 pub use notification::*;
 pub use presence::Presence;

@@ -199,6 +199,22 @@ impl RecordHeader {
         Ok(view)
     }
 
+    /// The header of the same archive's next record.
+    #[inline]
+    pub(crate) fn again(&self, has_id: bool, lane_sequence: u64, lane_tag: u32, now: i64) -> Self {
+        let timestamp = if self.flags & FLAG_TIMESTAMP_GIVEN == 0 { now } else { self.timestamp };
+        let message_id =
+            if has_id { self.message_id } else { MessageId::compose(lane_tag, lane_sequence, now) };
+        Self { lane_sequence, timestamp, message_id, ..*self }
+    }
+
+    /// Sets a time that does not tell when the record is published.
+    pub(crate) fn give_timestamp(&mut self, timestamp: i64) {
+        self.timestamp = timestamp;
+        // It is the only flag. Set as a whole: a load of two bytes soon after a store to one of them waits for all stores.
+        self.flags = FLAG_TIMESTAMP_GIVEN;
+    }
+
     /// When the record was published, in nanoseconds since the Unix epoch; `None` if its timestamp was the caller's.
     #[inline]
     pub fn published_at(&self) -> Option<i64> {
@@ -218,13 +234,23 @@ pub fn to_record(
     lane_tag: u32,
     now: i64,
 ) -> Result<Vec<u8>, EncodeError> {
+    to_record_parts(notification, lane_sequence, lane_tag, now).map(|(_, record)| record)
+}
+
+/// The record, and its header once more.
+pub(crate) fn to_record_parts(
+    notification: &Notification<'_>,
+    lane_sequence: u64,
+    lane_tag: u32,
+    now: i64,
+) -> Result<(RecordHeader, Vec<u8>), EncodeError> {
     let archive_len = codec::archive_len(notification)?;
     let header = RecordHeader::new(notification, archive_len, lane_sequence, lane_tag, now);
     // The archive is built at a multiple of 16, as in a ring: its inner alignment depends on that alone.
     let mut record = vec![0; header.record_len as usize];
     record[..RECORD_HEADER_LEN].copy_from_slice(&header.to_bytes());
     codec::write_archive(notification, &mut record[RECORD_HEADER_LEN..RECORD_HEADER_LEN + archive_len])?;
-    Ok(record)
+    Ok((header, record))
 }
 
 /// Length of the record for an archive of that length.

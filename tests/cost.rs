@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use bellwire::{Priority, Producer, Reader};
+use bellwire::{Encoded, Priority, Producer, Reader};
 use common::{Bus, eventually, margin_call, note, sized, spawn};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -50,9 +50,10 @@ static ALLOCATOR: Counting = Counting;
 
 const NOTES: usize = 5_000;
 
-fn publish_some(producer: &mut Producer) {
+fn publish_some(producer: &mut Producer, encoded: &Encoded) {
     for index in 0..NOTES / 2 {
         producer.publish(&note("user_01", "a title", "some content")).unwrap();
+        producer.publish(encoded).unwrap();
         let mut batch = producer.batch();
         batch.push(&margin_call("user_02", "add margin")).unwrap();
         if index % 2 == 0 {
@@ -67,8 +68,9 @@ fn child_counts_allocations() {
     let mut producer = sized(1 << 20).open(&bus, "engine").unwrap();
     let mut reader = Reader::open(&bus, "storage").unwrap();
     producer.look();
+    let encoded = Encoded::new(&note("user_03", "a title", "some content")).unwrap();
     let before = ALLOCATIONS.get();
-    publish_some(&mut producer);
+    publish_some(&mut producer, &encoded);
     let published = ALLOCATIONS.get();
     assert_eq!(published - before, 0, "allocations while publishing");
     let mut read = 0;
@@ -82,7 +84,7 @@ fn child_counts_allocations() {
         }
     }
     reader.commit(0);
-    assert_eq!(read, NOTES / 2 + NOTES / 4);
+    assert_eq!(read, NOTES + NOTES / 4);
     assert_eq!(ALLOCATIONS.get() - published, 0, "allocations while reading in place");
     // The control: the counter counts.
     let control = Box::new(std::hint::black_box(1));
@@ -129,9 +131,10 @@ fn publish_under_seccomp(bus: &str, for_sleeper: bool) -> WaitStatus {
                 });
                 std::thread::sleep(Duration::from_millis(50));
             }
+            let encoded = Encoded::new(&note("user_03", "a title", "some content")).unwrap();
             producer.look();
             forbid_system_calls();
-            publish_some(&mut producer);
+            publish_some(&mut producer, &encoded);
             // SAFETY: the plain exit, which is the one call allowed.
             unsafe { libc::syscall(libc::SYS_exit, 42) };
             unreachable!("exit does not return");

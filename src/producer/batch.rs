@@ -1,7 +1,7 @@
 //! Several notifications, made visible together.
 
 use super::{Producer, PublishError, Published};
-use crate::notification::Notification;
+use crate::encoded::Publishable;
 use crate::ring::writer::RingWriter;
 
 /// A batch of one producer: one clock read, and one commit for each run of notifications of the same priority.
@@ -45,7 +45,7 @@ impl<'a> Batch<'a> {
     /// [`PublishError`]; what was pushed before stays in the batch. A batch that is as long as its ring gets
     /// [`PublishError::Full`] also if nobody gates.
     #[inline]
-    pub fn push(&mut self, notification: &Notification<'_>) -> Result<Published, PublishError> {
+    pub fn push(&mut self, notification: &impl Publishable) -> Result<Published, PublishError> {
         self.producer.write(notification, self.now)
     }
 

@@ -13,11 +13,12 @@ pub(crate) use options::DEFAULT_LEN;
 pub use options::ProducerOptions;
 
 use crate::bus::SegmentKind;
-use crate::clock;
-use crate::codec::{self, EncodeError};
+use crate::clock::{self, WallClock};
+use crate::codec::EncodeError;
+use crate::encoded::Publishable;
 use crate::layout::{DATA_START, LaneHeader};
-use crate::notification::{MessageId, Notification, Priority};
-use crate::record::{RecordHeader, record_len};
+use crate::notification::{MessageId, Priority};
+use crate::record::record_len;
 use crate::region::fork;
 use crate::region::owned::OwnedSegment;
 use crate::region::{OpenError, SegmentFault};
@@ -79,6 +80,7 @@ pub struct Producer {
     sequence: u64,
     /// Part of every id that this lane composes.
     tag: u32,
+    clock: WallClock,
     /// Wall clock at the last look at consumers.
     looked_at: i64,
     /// [`fork::generation`] when it was opened.
@@ -183,14 +185,14 @@ impl Producer {
         self.sequence
     }
 
-    /// Puts one notification into the ring of its priority and shows it to all readers.
+    /// Puts one notification ([`Notification`](crate::Notification), or one that is [`Encoded`](crate::Encoded)) into the ring of its priority and shows it to all readers.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was published.
     #[inline]
-    pub fn publish(&mut self, notification: &Notification<'_>) -> Result<Published, PublishError> {
-        let published = self.write(notification, clock::wall_ns())?;
-        self.rings[notification.priority.index()].commit();
+    pub fn publish(&mut self, notification: &impl Publishable) -> Result<Published, PublishError> {
+        let published = self.write(notification, self.clock.now())?;
+        self.rings[notification.priority().index()].commit();
         self.consumers.wake(&lane_header(&self.segment).doorbell);
         // After the last store: if it went nowhere, so did the record.
         match self.segment.fault() {
@@ -202,7 +204,8 @@ impl Producer {
     /// Begins a batch: what is pushed to it becomes visible together, ring by ring, with [`Batch::commit`].
     #[inline]
     pub fn batch(&mut self) -> Batch<'_> {
-        Batch::new(self, clock::wall_ns())
+        let now = self.clock.now();
+        Batch::new(self, now)
     }
 
     /// Looks for consumers now instead of at the next publish that is due to.
@@ -210,7 +213,7 @@ impl Producer {
     /// For producers that publish rarely and want a new consumer to be acknowledged before they do.
     pub fn look(&mut self) {
         if !self.is_forked() {
-            self.look_again(clock::wall_ns());
+            self.look_again(self.clock.now());
         }
     }
 
@@ -237,7 +240,7 @@ impl Producer {
 
     /// Writes one record behind those that are committed, without showing it.
     #[inline]
-    fn write(&mut self, notification: &Notification<'_>, now: i64) -> Result<Published, PublishError> {
+    fn write(&mut self, notification: &impl Publishable, now: i64) -> Result<Published, PublishError> {
         if self.is_forked() {
             return Err(PublishError::Forked);
         }
@@ -248,14 +251,14 @@ impl Producer {
         if let Some(fault) = self.short.or_else(|| self.segment.fault()) {
             return Err(fault.into());
         }
-        let archive_len = codec::archive_len(notification)?;
+        let archive_len = notification.archive_len()?;
         let len = record_len(archive_len);
-        let priority = notification.priority;
+        let priority = notification.priority();
         if !self.rings[priority.index()].fits(len) {
             self.make_room(priority, len, now)?;
         }
-        let header = RecordHeader::new(notification, archive_len, self.sequence + 1, self.tag, now);
-        self.rings[priority.index()].write(&header, |archive| codec::write_archive(notification, archive))?;
+        let header = notification.header(archive_len, self.sequence + 1, self.tag, now);
+        self.rings[priority.index()].write(&header, |archive| notification.write_archive(archive))?;
         self.sequence += 1;
         Ok(Published {
             message_id: header.message_id,
@@ -306,7 +309,7 @@ impl Producer {
         self.short = self.segment.look();
         let header = lane_header(&self.segment);
         header.owner.wall_minus_monotonic.store(
-            clock::wall_ns().wrapping_sub(clock::monotonic_ns()),
+            self.clock.look().wrapping_sub(clock::monotonic_ns()),
             Ordering::Relaxed, // a hint for readers of latencies
         );
         let looked = self.consumers.look(header, &mut self.rings);

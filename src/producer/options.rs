@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::consumers::Consumers;
 use super::{KIND, Producer, data_offsets, lane_header};
 use crate::bus::segment_file;
-use crate::clock;
+use crate::clock::{self, WallClock};
 use crate::codec::form::{FINGERPRINT_SEED, mix, mix_text};
 use crate::doorbell;
 use crate::layout::{self, LANE_MAGIC, LaneHeader, init_lane, lane_capacities, lane_len};
@@ -106,12 +106,15 @@ impl ProducerOptions {
             *capacity = asked.unwrap_or(*capacity);
         }
 
+        let mut clock = WallClock::new();
         let now = clock::wall_ns();
         let key = mix(mix(mix_text(FINGERPRINT_SEED, &file), now as u64), u64::from(std::process::id()));
         let header = new_header(producer, capacities, key, now);
         let (segment, origin) = OwnedSegment::open(&file, lane_len(capacities), &header, &trust)?;
         let capacities = check(&segment, producer, self.capacities)?;
         segment.populate()?;
+        // That took a while, in which the clock could be measured; the look below is the second measure.
+        clock.look();
 
         let header = lane_header(&segment);
         let registered = doorbell::register_for_barriers();
@@ -143,6 +146,7 @@ impl ProducerOptions {
             consumers: Consumers::new(bus, key, trust, self.grace),
             sequence,
             tag: (key ^ (key >> 32)) as u32,
+            clock,
             looked_at: now,
             generation: fork::generation(),
             refused: [0; 4],

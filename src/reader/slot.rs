@@ -75,9 +75,11 @@ impl<'a> Slot<'a> {
         view.map_err(|error| LaneFault::Record { at: self.position(), error })
     }
 
-    /// The archive in place, or the copy of it.
+    /// The archive in place, not looked at: for those who only pass it on. It trusts the producer as [`Self::view`] does.
+    ///
+    /// Of a lane whose memory is gone it is zeros from then on; the next look at the reader says so.
     #[inline]
-    pub(crate) fn archive(&self) -> &'a [u8] {
+    pub fn archive(&self) -> &'a [u8] {
         match self.copied {
             Some(record) => archive_of(record, self.header()),
             // SAFETY: the header is what the ring showed, the producer respects the cursor (else the record would have

@@ -25,6 +25,16 @@ use peer::Peer;
 use table::Table;
 use work::{Setting, Work};
 
+const USAGE: &str = "\
+Bellwire beside its peers: the same messages, the same checks, alternating, in one run.
+
+bellwire-peers [--rounds N] [--ms N] [--only PEER,...] [--work WORK,...]
+    Shared memory: a table of ratios to a bare ring for each work; N milliseconds of each, N rounds.
+
+bellwire-peers push [--sessions N] [--rate N|max,...] [--messages N] [--rounds N] [--only SERVER,...] [--gateway PATH]
+    The push half: the gateway beside other servers. The gateway's binary is also taken from BELLWIRE_GATEWAY.
+";
+
 /// What the command line asks for.
 struct Wish {
     rounds: usize,
@@ -43,6 +53,11 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|first| first == push::ARGUMENT) {
         push::serve(&arguments[1..]);
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        let [peers, works] = [peers::NAMES.join(", "), Work::ALL.map(Work::name).join(", ")];
+        println!("{USAGE}\nPeers: {peers}.\nWorks: {works}.\nServers: {}.", push::NAMES.join(", "));
         return ExitCode::SUCCESS;
     }
     if arguments.first().is_some_and(|first| first == "push") {

@@ -28,8 +28,9 @@ impl Table {
         println!("{title} ({better})");
         print!("  {:<22}", "");
         columns.iter().for_each(|column| print!("{column:>12}"));
-        println!("{:>20}", "to the bare ring");
-        let bare = self.median(peers::BARE, 0);
+        let base = if self.figures.contains_key(peers::BARE) { peers::BARE } else { peers::BARE_PARKED };
+        println!("{:>20}", format!("to {base}"));
+        let bare = self.median(base, 0);
         for name in peers::NAMES {
             let Some(rounds) = self.figures.get(name) else { continue };
             print!("  {name:<22}");

@@ -15,6 +15,9 @@ use crate::peer::Peer;
 /// What the others are compared with.
 pub const BARE: &str = bare::Bare::NAME;
 
+/// The same where receivers sleep.
+pub const BARE_PARKED: &str = bare::BareWithFutex::NAME;
+
 macro_rules! peers {
     ($($peer:ty),+ $(,)?) => {
         /// Everybody's name.
@@ -33,6 +36,7 @@ macro_rules! peers {
 peers! {
     bare::Bare,
     bare::BareWithFutex,
+    ours::Ready,
     ours::Ours,
     ice::Ice,
     ring_buffer::RingBuffer,

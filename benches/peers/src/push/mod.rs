@@ -27,7 +27,7 @@ pub const LEN: usize = 400;
 const WINDOW: u64 = 20_000;
 
 /// The servers, the one that others are compared with first.
-const NAMES: [&str; 3] = ["bare epoll", "fastwebsockets", "bellwire"];
+pub const NAMES: [&str; 3] = ["bare epoll", "fastwebsockets", "bellwire"];
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]

@@ -1,10 +1,14 @@
 //! The clocks: wall time for what people and other machines see, monotonic time for how long something took.
 
+mod wall;
+
 #[cfg(bellwire_loom)]
 pub(crate) use crate::loom::clock::Instant;
 /// For how long something took.
 #[cfg(not(bellwire_loom))]
 pub(crate) use std::time::Instant;
+
+pub(crate) use wall::WallClock;
 
 use nix::time::{ClockId, clock_gettime};
 
