@@ -258,3 +258,101 @@ pub(crate) fn to_record_parts(
 pub(crate) const fn record_len(archive_len: usize) -> usize {
     (RECORD_HEADER_LEN + archive_len).next_multiple_of(RECORD_ALIGN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notification::{Level, SystemNotice};
+
+    fn notification() -> Notification<'static> {
+        let notice = SystemNotice { title: "title", content: "content", level: Level::Info, timestamp: 3 };
+        Notification::new("user", "Test", notice)
+    }
+
+    fn record() -> (RecordHeader, Vec<u8>) {
+        let (header, record) = to_record_parts(&notification(), 9, 7, 11).unwrap();
+        let archive = record[RECORD_HEADER_LEN..][..header.archive_len as usize].to_vec();
+        (header, archive)
+    }
+
+    #[test]
+    fn a_header_stands_in_memory_as_the_layout_says() {
+        let header = RecordHeader {
+            record_len: 0x0403_0201,
+            archive_len: 0x0807_0605,
+            type_code: 9,
+            priority: 10,
+            flags: 0x0c0b,
+            user_hash: UserHash(0x100f_0e0d),
+            lane_sequence: 0x1817_1615_1413_1211,
+            timestamp: 0x201f_1e1d_1c1b_1a19,
+            message_id: MessageId::from_bytes(std::array::from_fn(|index| 0x21 + index as u8)),
+        };
+        let bytes: [u8; RECORD_HEADER_LEN] = std::array::from_fn(|index| index as u8 + 1);
+        assert_eq!(header.to_bytes(), bytes);
+        assert_eq!(RecordHeader::from_bytes(&bytes), header);
+    }
+
+    #[test]
+    fn a_record_is_as_long_as_header_and_archive_and_a_multiple_of_16() {
+        assert_eq!([0, 1, 16, 17, 32].map(record_len), [48, 64, 64, 80, 80]);
+        let (header, archive) = record();
+        assert_eq!(header.record_len as usize, record_len(archive.len()));
+        assert_eq!(to_record(&notification(), 9, 7, 11).unwrap().len(), record_len(archive.len()));
+    }
+
+    #[test]
+    fn each_rule_of_a_header_is_checked() {
+        let (header, _) = record();
+        assert_eq!(header.check(), Ok((MessageType::SystemNotice, Priority::P3)));
+        let lengths = |record_len, archive_len| {
+            let error = RecordError::Length { record_len, archive_len };
+            assert_eq!(RecordHeader { record_len, archive_len, ..header }.check(), Err(error));
+        };
+        lengths(header.record_len + 16, header.archive_len);
+        lengths(header.record_len, header.archive_len + 16);
+        lengths(0, u32::MAX);
+        let max = RECORD_LEN_MAX as u32;
+        let longest = RecordHeader { record_len: max, archive_len: max - 48, ..header };
+        assert!(longest.check().is_ok());
+        lengths(max + 16, max - 32);
+        lengths(max, max);
+        for type_code in [TYPE_PADDING, 255] {
+            assert_eq!(RecordHeader { type_code, ..header }.check(), Err(RecordError::Type(type_code)));
+        }
+        assert_eq!(RecordHeader { priority: 4, ..header }.check(), Err(RecordError::Priority(4)));
+    }
+
+    #[test]
+    fn a_view_is_given_of_the_right_bytes_only() {
+        let (header, mut archive) = record();
+        let view = header.view(&archive).unwrap();
+        assert_eq!((view.user_id(), view.source(), view.is_broadcast()), ("user", "Test", false));
+        assert_eq!((view.message_id, view.timestamp), (header.message_id, 11));
+        assert_eq!((view.priority, view.message_type()), (Priority::P3, MessageType::SystemNotice));
+
+        let unsound = |len| RecordError::Archive { message_type: MessageType::SystemNotice, len };
+        let refused = |header: &RecordHeader, archive: &[u8]| header.view(archive).map(|_| ()).unwrap_err();
+        let short = archive.len() - 1;
+        assert_eq!(refused(&header, &archive[..short]), unsound(short));
+        let other = RecordHeader { user_hash: UserHash(header.user_hash.0 ^ 1), ..header };
+        assert!(matches!(refused(&other, &archive), RecordError::UserHash { .. }));
+        // Of the user's name: no longer his, no longer a text.
+        archive[0] ^= 1;
+        assert!(matches!(refused(&header, &archive), RecordError::UserHash { .. }));
+        archive[0] = 0xff;
+        assert_eq!(refused(&header, &archive), unsound(archive.len()));
+    }
+
+    #[test]
+    fn only_a_time_that_was_not_given_tells_when_it_was_published() {
+        let (header, _) = record();
+        assert_eq!((header.timestamp, header.published_at()), (11, Some(11)));
+        let (given, _) = to_record_parts(&notification().with_timestamp(5), 9, 7, 11).unwrap();
+        assert_eq!((given.timestamp, given.published_at()), (5, None));
+        assert_eq!(header.message_id, MessageId::compose(7, 9, 11));
+        let id = MessageId::from_bytes([3; 16]);
+        let (given, _) = to_record_parts(&notification().with_message_id(id), 9, 7, 11).unwrap();
+        assert_eq!(given.message_id, id);
+    }
+}

@@ -63,6 +63,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_user_id_has_1_to_128_bytes() {
+        let id = "i".repeat(USER_ID_BYTES_MAX + 1);
+        let with = |len: usize| {
+            let notice = SystemNotice { title: "t", content: "c", level: Level::Info, timestamp: 0 };
+            to_record(&Notification::new(&id[..len], "", notice), 1, 0, 0)
+        };
+        assert_eq!(with(0), Err(EncodeError::UserIdEmpty));
+        assert!(with(1).is_ok() && with(USER_ID_BYTES_MAX).is_ok());
+        assert_eq!(with(USER_ID_BYTES_MAX + 1), Err(EncodeError::UserIdTooLong { len: 129 }));
+    }
+
     /// Found by the fuzzer: texts that the end marks could count, but no record could hold, gave a record that nobody reads.
     #[test]
     fn the_longest_texts_give_the_longest_record_and_one_byte_more_is_refused() {

@@ -87,3 +87,49 @@ where
         Ok(resolver)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::notification::{Level, Notification, PayloadView, SystemNotice};
+    use crate::record::{RECORD_HEADER_LEN, RecordHeader, to_record};
+
+    /// The texts that are read where these marks stand instead of the right ones; none if that is refused. The user is
+    /// not checked against the header's hash.
+    fn read([user_id, source, title, content]: [&str; 4], marks: [u16; 4]) -> Option<[String; 4]> {
+        let notice = SystemNotice { title, content, level: Level::Info, timestamp: 0 };
+        let record = to_record(&Notification::new(user_id, source, notice), 1, 0, 0).unwrap();
+        let header = RecordHeader::from_bytes(record[..RECORD_HEADER_LEN].try_into().unwrap());
+        let mut archive = record[RECORD_HEADER_LEN..][..header.archive_len as usize].to_vec();
+        let bytes = |marks: [u16; 4]| marks.map(u16::to_le_bytes).concat();
+        let right = bytes(super::ends(&[user_id, source, title, content]));
+        let at = archive.windows(8).rposition(|window| window == right).expect("the marks");
+        archive[at..at + 8].copy_from_slice(&bytes(marks));
+        let (message_type, _) = header.check().unwrap();
+        let payload = PayloadView::access(message_type, &archive)?;
+        let PayloadView::SystemNotice(notice) = &payload else { panic!("a notice") };
+        let texts = [payload.envelope_user_id(), payload.envelope_source(), notice.title(), notice.content()];
+        Some(texts.map(str::to_owned))
+    }
+
+    #[test]
+    fn marks_cut_the_string_into_texts_or_are_refused() {
+        let texts = ["user", "Test", "h\u{e9}", "content"];
+        assert_eq!(super::len(&texts), 18);
+        let read = |marks| read(texts, marks);
+        assert_eq!(read([4, 8, 11, 18]).unwrap(), texts);
+        assert_eq!(read([1, 1, 11, 18]).unwrap(), ["u", "", "serTesth\u{e9}", "content"]);
+        assert_eq!(read([9, 8, 11, 18]), None, "the second ends before the first");
+        assert_eq!(read([4, 8, 10, 18]), None, "within a character");
+        assert_eq!(read([4, 8, 11, 17]), None, "not up to the end");
+        assert_eq!(read([4, 8, 11, 19]), None, "beyond the end");
+        assert_eq!(read([0, 8, 11, 18]), None, "a notification for nobody");
+    }
+
+    #[test]
+    fn a_user_id_is_not_longer_than_is_allowed() {
+        let user = "u".repeat(128);
+        let read = |marks| read([&user, "Test", "t", "c"], marks);
+        assert!(read([128, 132, 133, 134]).is_some());
+        assert_eq!(read([129, 132, 133, 134]), None);
+    }
+}

@@ -196,3 +196,40 @@ impl<'a> Notification<'a> {
         self.payload.message_type()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_found_by_the_names_that_clients_use_and_sessions_are_not() {
+        let names = Channel::ALL.map(Channel::name);
+        assert_eq!(names, ["trade", "account", "position", "risk", "system"]);
+        assert_eq!(names.map(Channel::from_name), Channel::ALL.map(Some));
+        assert_eq!(Channel::from_name(Channel::Session.name()), None);
+        assert_eq!((Channel::Session.name(), Channel::from_name("")), ("session", None));
+    }
+
+    #[test]
+    fn what_is_given_stays_and_the_rest_is_the_default_of_the_type() {
+        let notice = SystemNotice { title: "t", content: "c", level: Level::Info, timestamp: 0 };
+        let plain = Notification::to_all("Test", notice);
+        assert_eq!((plain.user_id, plain.source, plain.priority), (EVERYBODY, "Test", Priority::P3));
+        assert_eq!((plain.message_id, plain.timestamp), (None, None));
+        assert_eq!(plain.message_type(), MessageType::SystemNotice);
+
+        let id = MessageId::from_bytes([7; 16]);
+        let given = plain.with_priority(Priority::P0).with_message_id(id).with_timestamp(5);
+        assert_eq!((given.priority, given.message_id, given.timestamp), (Priority::P0, Some(id), Some(5)));
+        assert_eq!(given.payload, plain.payload);
+    }
+
+    #[test]
+    fn priorities_are_their_numbers() {
+        for (number, priority) in Priority::ALL.into_iter().enumerate() {
+            assert_eq!(priority.index(), number);
+            assert_eq!(Priority::from_number(number as u8), Some(priority));
+        }
+        assert_eq!(Priority::from_number(4), None);
+    }
+}
