@@ -164,7 +164,6 @@ impl RecordHeader {
     pub fn check(&self) -> Result<(MessageType, Priority), RecordError> {
         let (record_len, archive_len) = (self.record_len, self.archive_len);
         if record_len as usize > RECORD_LEN_MAX
-            || archive_len as usize > RECORD_LEN_MAX
             || record_len as usize != self::record_len(archive_len as usize)
         {
             return Err(RecordError::Length { record_len, archive_len });
