@@ -46,14 +46,17 @@ impl Scenario for Brokering {
         let bus = Bus::new();
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory");
         let mut producer = sized(16 << 10).open(&bus, LANE).expect("a lane");
-        for _ in 0..BEFORE {
+        for _ in 1..BEFORE {
             SCRIPT.publish(&mut producer);
         }
         let mut victim = brokering::spawn(self.board, &bus, dir.path(), LANE);
-        assert!(soon(|| consumed(&bus, LANE) == Some(BEFORE)), "the broker reads");
+        assert!(soon(|| consumed(&bus, LANE) == Some(BEFORE - 1)), "the broker reads");
         producer.look();
         let cursors = Cursors::open(&bus);
+        // One more, so that it need not be waited for until it looks by itself and sleeps again.
         let parked = cursors.parked();
+        SCRIPT.publish(&mut producer);
+        assert!(soon(|| consumed(&bus, LANE) == Some(BEFORE)), "the broker reads on");
         assert!(soon(|| cursors.parked() > parked.max(1)), "the broker sleeps");
         victim.attach_to("broker");
         for _ in 0..WITHIN {
