@@ -24,6 +24,8 @@ pub(crate) const CONTENTS: &str = "snapshot.json";
 const CONTENTS_LEN_MAX: u64 = 1 << 20;
 /// More segments than a bus can have are no snapshot of one.
 const SEGMENTS_MAX: usize = 4096;
+/// More behind the last member than any tar fills up its last block with is no snapshot.
+const REST_MAX: u64 = 1 << 20;
 /// What is written at once; a block of zeros is left out.
 const BLOCK: usize = 64 << 10;
 
@@ -139,6 +141,15 @@ impl Copies {
             if member.held == Some(true) && hold(&file).is_ok() {
                 held.push(file);
             }
+        }
+        // The checksum of all stands at the very end.
+        if next()?.is_some() {
+            return Err(bad("no snapshot of ours: it has more members than it says".to_owned()));
+        }
+        let mut rest = archive.into_inner().take(REST_MAX);
+        io::copy(&mut rest, &mut io::sink()).map_err(|error| bad(format!("not whole: {error}")))?;
+        if rest.limit() == 0 {
+            return Err(bad("no snapshot of ours: it goes on behind its end".to_owned()));
         }
         words(format_args!(
             "snapshot of bus {} on {}, {} ({} ago); states and ages are those of then",
