@@ -383,6 +383,22 @@ fn retention_by_age_never_takes_the_last_segment() {
 }
 
 #[test]
+fn a_segment_is_as_old_as_its_last_entry_also_after_a_start_and_an_empty_one_as_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { retain_age: Some(Duration::from_nanos(1000)), ..config(dir.path()) };
+    let mut journal = open(config.clone()).unwrap();
+    journal.begin_streams_anew(1).unwrap();
+    assert_eq!(journal.expired(1001), None);
+    assert!(journal.expired(1002).is_some());
+    journal.retire_oldest();
+    Writer::new().fill(&mut journal, 5);
+    drop(journal);
+    let (mut journal, _) = Journal::open(config, 5000, &mut |_, _| Ok(())).unwrap();
+    journal.begin_streams_anew(5000).unwrap();
+    assert!(journal.expired(5000).is_some(), "when it was opened makes it no younger");
+}
+
+#[test]
 fn a_generation_survives_and_reaches_the_next_segments() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(config(dir.path())).unwrap();
