@@ -319,6 +319,13 @@ fn a_directory_that_others_may_write_to_is_refused() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_made_is_named_with_what_was_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = open(config(&dir.path().join("nowhere"))).err().expect("refused").to_string();
+    assert!(error.contains("nowhere/journal") && error.contains("create"), "{error}");
+}
+
+#[test]
 fn a_position_at_the_end_of_a_full_segment_leads_to_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(config(dir.path())).unwrap();
