@@ -137,14 +137,15 @@ impl Walk {
     }
 
     /// Ends the program if a promise was broken, or if there were fewer points than `floor`, or too many that were not
-    /// what they were meant to be. In a slice, half of its share of the floor is enough: a slice leaves out the changes,
-    /// of which a whole walk over a long region has many.
+    /// what they were meant to be. For a slice the floor is its share of what a whole walk has besides the changes, which
+    /// a slice leaves out.
     pub fn must_hold(&self, floor: Floor, pace: Pace) -> usize {
         if let Some((index, promise)) = &self.broken {
             panic!("{}, at instruction {index} ({POINT}={index}): {promise}", self.name);
         }
         if std::env::var_os(POINT).is_none() {
-            let floor = if is_whole() { floor.0 } else { floor.0 * pace.whole / pace.slice / 2 };
+            let share = |points: usize| points.saturating_sub(self.changes) * pace.whole / pace.slice;
+            let floor = if is_whole() { floor.0 } else { share(floor.0) };
             assert!(self.points >= floor, "{}: {} points, at least {floor} expected", self.name, self.points);
             let odd = self.drifted + self.missed;
             assert!(odd * 4 <= self.points, "{}: {odd} of {} points elsewhere", self.name, self.points);
