@@ -1,6 +1,7 @@
 //! What the journal promises, as claims.
 
 mod damage;
+mod recovery;
 mod summaries;
 
 use std::collections::HashMap;
@@ -105,44 +106,16 @@ fn segment_files(config: &JournalConfig) -> Vec<PathBuf> {
     paths
 }
 
+/// Where the journal's segment of that number begins.
+fn segment_base(config: &JournalConfig, index: usize) -> u64 {
+    u64::from_str_radix(segment_files(config)[index].file_stem().unwrap().to_str().unwrap(), 16).unwrap()
+}
+
 fn flip(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
-}
-
-#[test]
-fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(config(dir.path())).unwrap();
-    let mut reader = journal.reader();
-    let mut writer = Writer::new();
-    let first = writer.append(&mut journal, 1, 10);
-    let end = journal.publish().unwrap();
-    // A reader comes to the end while the segment is still open.
-    assert_eq!(reader.entry(first.offset).unwrap().next, end);
-    let mut at = end;
-    let before = journal.shared.segments().len();
-    for (lap, segments) in (before..before + 3).enumerate() {
-        // Records that find their room, and then turn out to be duplicates, or not to be records at all.
-        while journal.shared.segments().len() == segments {
-            journal.room(60_000, 1).unwrap();
-            if journal.shared.segments().len() == segments {
-                writer.append(&mut journal, 1, 60_000);
-                journal.publish().unwrap();
-                at = reader.entry(at).unwrap().next;
-            }
-        }
-        assert_eq!(journal.publish().unwrap(), at, "lap {lap}");
-        assert!(reader.entry(at).is_none() && reader.end() <= at);
-        let next = writer.append(&mut journal, 1, 10);
-        journal.publish().unwrap();
-        let entry = reader.entry(at).unwrap();
-        assert_eq!(kept(&entry), next);
-        at = entry.next;
-        assert_eq!(at, reader.end());
-    }
 }
 
 /// Found by the torture run: who had read the last entry of a segment that is full to the last byte, before the next one
@@ -287,29 +260,6 @@ fn room_that_is_given_and_not_used_leaves_no_trace() {
 }
 
 #[test]
-fn an_entry_that_was_not_published_when_the_process_died_is_there_after_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut writer = Writer::new();
-    let mut journal = open(config.clone()).unwrap();
-    let mut all = writer.fill(&mut journal, 3);
-    all.push(writer.append(&mut journal, 1, 10));
-    drop(journal);
-    assert_eq!(reopen(&config).unwrap().1, all);
-}
-
-#[test]
-fn a_second_owner_is_refused_while_the_first_lives() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = open(config(dir.path())).unwrap();
-    assert!(
-        matches!(open(config(dir.path())), Err(JournalError::Owned { pid, .. }) if pid == std::process::id())
-    );
-    drop(journal);
-    open(config(dir.path())).unwrap();
-}
-
-#[test]
 fn a_directory_that_others_may_write_to_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
@@ -402,7 +352,8 @@ fn a_segment_is_as_old_as_its_last_entry_also_after_a_start_and_an_empty_one_as_
     drop(journal);
     let (mut journal, _) = Journal::open(config, 5000, &mut |_, _| Ok(())).unwrap();
     journal.begin_streams_anew(5000).unwrap();
-    assert!(journal.expired(5000).is_some(), "when it was opened makes it no younger");
+    assert_eq!(journal.expired(1005), None, "its last entry is of 5");
+    assert!(journal.expired(1006).is_some(), "when it was opened makes it no younger");
 }
 
 #[test]
@@ -430,93 +381,6 @@ fn another_journal_has_another_generation_and_other_offsets() {
     let other = open(config(other.path())).unwrap();
     assert_ne!(one.generation(), other.generation());
     assert_ne!(one.end(), other.end());
-}
-
-#[test]
-fn foreign_and_contradictory_files_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    Writer::new().fill(&mut journal, 2000);
-    drop(journal);
-    let files = segment_files(&config);
-    assert!(files.len() > 2);
-    let whole: Vec<_> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
-    let attempt = |change: &dyn Fn()| {
-        change();
-        let error = open(config.clone()).err().expect("an error");
-        for path in segment_files(&config) {
-            std::fs::remove_file(path).unwrap();
-        }
-        for (path, bytes) in files.iter().zip(&whole) {
-            std::fs::write(path, bytes).unwrap();
-        }
-        (error.to_string(), error)
-    };
-
-    let (text, error) = attempt(&|| std::fs::write(&files[1], b"hello").unwrap());
-    assert!(matches!(error, JournalError::Mismatch { what: "file length", found: 5, .. }), "{text}");
-    let (text, error) = attempt(&|| std::fs::write(&files[1], vec![7; 131072]).unwrap());
-    assert!(matches!(error, JournalError::Header { source: HeaderError::Magic { .. }, .. }), "{text}");
-    assert!(text.contains(files[1].to_str().unwrap()), "{text}");
-    let (text, error) = attempt(&|| std::fs::remove_file(&files[1]).unwrap());
-    assert!(
-        matches!(error, JournalError::Mismatch { what: "base (is a segment missing before it?)", .. }),
-        "{text}"
-    );
-    let (text, error) = attempt(&|| std::fs::rename(&files[0], config.dir.join("1.journal")).unwrap());
-    assert!(matches!(error, JournalError::Mismatch { .. }), "{text}");
-    let shorten = || File::options().write(true).open(&files[0]).unwrap().set_len(100_000).unwrap();
-    let (text, error) = attempt(&shorten);
-    assert!(matches!(error, JournalError::Mismatch { what: "file length", found: 100_000, .. }), "{text}");
-    // The length of an entry in a closed segment.
-    let (text, error) = attempt(&|| flip(&files[0], SEGMENT_HEADER_LEN as u64));
-    assert!(matches!(error, JournalError::Damaged { at: 128, .. }), "{text}");
-    reopen(&config).unwrap();
-}
-
-#[test]
-fn a_crash_between_two_segments_is_recovered() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    let all = Writer::new().fill(&mut journal, 1500);
-    drop(journal);
-    let files = segment_files(&config);
-    assert!(files.len() > 2);
-    // The next segment had its name before the one before it was sealed.
-    let before_last = OpenOptions::new().write(true).open(&files[files.len() - 2]).unwrap();
-    before_last.write_all_at(&[0; 8], layout::USED_AT as u64).unwrap();
-    let (journal, found, recovered) = reopen(&config).unwrap();
-    assert_eq!((found.len(), recovered.cut), (all.len(), None));
-    assert_eq!(found, all);
-    drop(journal);
-    // The last one was sealed and the next did not exist yet.
-    let (mut journal, _, _) = reopen(&config).unwrap();
-    let used = journal.end() % SEGMENT_BYTES_MIN;
-    journal.publish().unwrap();
-    drop(journal);
-    let last = OpenOptions::new().write(true).open(files.last().unwrap()).unwrap();
-    last.write_all_at(&used.to_le_bytes(), layout::USED_AT as u64).unwrap();
-    let (journal, found, _) = reopen(&config).unwrap();
-    assert_eq!(found, all);
-    assert_eq!(segment_files(&config).len(), files.len() + 1);
-    assert_eq!(read_all(&mut journal.reader()), all);
-}
-
-#[test]
-fn what_the_caller_finds_wrong_is_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    Writer::new().fill(&mut journal, 900);
-    drop(journal);
-    let mut count = 0;
-    let result = Journal::open(config, 1, &mut |_, _| {
-        count += 1;
-        if count == 20 { Err("a gap".to_owned()) } else { Ok(()) }
-    });
-    assert!(matches!(result.err(), Some(JournalError::Damaged { what, .. }) if what == "a gap"));
 }
 
 #[test]
@@ -610,123 +474,6 @@ proptest! {
                 prop_assert!(all.iter().any(|kept| kept.offset % SEGMENT_BYTES_MIN == place) && place <= at);
             }
             Err(error) => prop_assert!(false, "{error}"),
-        }
-    }
-}
-
-#[test]
-fn a_last_segment_truncated_anywhere_gives_the_whole_entries_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    let mut writer = Writer::new();
-    let all = writer.fill(&mut journal, 4);
-    let used = journal.end() % SEGMENT_BYTES_MIN;
-    drop(journal);
-    let path = segment_files(&config).remove(0);
-    let whole = std::fs::read(&path).unwrap();
-    // Every length within the last two entries, and the lengths around them.
-    let from = all[2].offset % SEGMENT_BYTES_MIN;
-    for len in from - 1..=used + 1 {
-        // What a truncated journal goes on in is a new segment.
-        for later in segment_files(&config).into_iter().skip(1) {
-            std::fs::remove_file(later).unwrap();
-        }
-        std::fs::write(&path, &whole[..len as usize]).unwrap();
-        let (mut journal, found, recovered) = reopen(&config).unwrap();
-        let expected = all.iter().filter(|kept| {
-            let place = kept.offset % SEGMENT_BYTES_MIN + ENTRY_HEADER_LEN as u64 + 48;
-            // Zeros stand for what was truncated, and an entry may end in zeros of its own.
-            place + kept.record.archive.len() as u64 <= len
-        });
-        let whole_entries = expected.count();
-        assert!(found.len() >= whole_entries && found[..] == all[..found.len()], "length {len}");
-        assert_eq!(
-            recovered.cut.is_some(),
-            all.get(found.len()).is_some_and(|missing| missing.offset % SEGMENT_BYTES_MIN < len),
-            "length {len}"
-        );
-        // And the journal goes on there.
-        let mut again = Writer::new();
-        again.count = 100;
-        let next = again.fill(&mut journal, 1);
-        drop(journal);
-        let (_, after, recovered) = reopen(&config).unwrap();
-        assert_eq!(after.len(), found.len() + 1);
-        assert_eq!((after.last(), recovered.cut), (next.last(), None), "length {len}");
-    }
-}
-
-/// Makes the journal look as if it had been written before the machine's last start.
-fn pretend_a_restart_of_the_machine(config: &JournalConfig) {
-    for path in segment_files(config) {
-        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-        let mut header = [0; 72];
-        file.read_exact_at(&mut header, 0).unwrap();
-        header[56] = header[56].wrapping_add(1); // the boot id
-        file.write_all_at(&header, 0).unwrap();
-        file.write_all_at(&crc32c::crc32c(&header[8..]).to_le_bytes(), 72).unwrap();
-    }
-}
-
-/// Opens the journal; whether each entry's stream goes on, and the rest.
-fn reopen_streams(config: &JournalConfig) -> (Journal, Vec<bool>, Recovered) {
-    let mut all = Vec::new();
-    let opened = Journal::open(config.clone(), 1, &mut |_, stream_goes_on| {
-        all.push(stream_goes_on);
-        Ok(())
-    });
-    let (journal, recovered) = opened.unwrap();
-    (journal, all, recovered)
-}
-
-#[test]
-fn after_a_loss_of_power_the_streams_are_over_once_and_for_all() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    let first = journal.generation();
-    Writer::new().fill(&mut journal, 20);
-    drop(journal); // killed: nothing says that it was synced
-    pretend_a_restart_of_the_machine(&config);
-
-    let (mut journal, _, recovered) = reopen_streams(&config);
-    assert!(recovered.streams_are_over && recovered.entries == 20);
-    assert_eq!(journal.generation(), first + 1);
-    Writer::new().fill(&mut journal, 5);
-    drop(journal);
-    // The next start of the process knows which entries belong to the past, and changes nothing more.
-    let (journal, goes_on, recovered) = reopen_streams(&config);
-    assert!(!recovered.streams_are_over);
-    assert_eq!(goes_on, [[false; 20].as_slice(), &[true; 5]].concat());
-    assert_eq!(journal.generation(), first + 1);
-}
-
-#[test]
-fn after_an_orderly_end_or_with_every_record_synced_a_restart_of_the_machine_changes_nothing() {
-    for sync in [SyncPolicy::None, SyncPolicy::Every] {
-        let dir = tempfile::tempdir().unwrap();
-        let config = JournalConfig { sync, ..config(dir.path()) };
-        let mut journal = open(config.clone()).unwrap();
-        let first = journal.generation();
-        Writer::new().fill(&mut journal, 20);
-        if sync == SyncPolicy::None {
-            journal.close().unwrap();
-        }
-        drop(journal);
-        pretend_a_restart_of_the_machine(&config);
-        let (journal, goes_on, recovered) = reopen_streams(&config);
-        assert!(!recovered.streams_are_over);
-        assert_eq!((goes_on, journal.generation()), (vec![true; 20], first));
-        // Killed in the same start of the machine: nothing is lost by that.
-        drop(journal);
-        let (journal, _, recovered) = reopen_streams(&config);
-        assert!(!recovered.streams_are_over);
-        if sync == SyncPolicy::None {
-            // Opened again it is not closed any more: a second restart is one too many.
-            drop(journal);
-            pretend_a_restart_of_the_machine(&config);
-            assert!(reopen_streams(&config).2.streams_are_over);
         }
     }
 }

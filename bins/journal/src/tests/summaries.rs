@@ -9,6 +9,8 @@ use super::*;
 struct Counted {
     count: u64,
     one_by_one: Vec<u64>,
+    /// The first entry of each summary, and whether its streams go on.
+    summaries: Vec<(u64, bool)>,
     newest: u64,
 }
 
@@ -23,7 +25,8 @@ impl Tables for Counted {
         Ok(())
     }
 
-    fn summary(&mut self, content: &[u8], _: u64, _: bool) -> Result<(), String> {
+    fn summary(&mut self, content: &[u8], first: u64, stream_goes_on: bool) -> Result<(), String> {
+        self.summaries.push((first, stream_goes_on));
         self.count += u64::from_le_bytes(content.try_into().map_err(|_| "no number")?);
         Ok(())
     }
@@ -99,6 +102,8 @@ fn a_start_reads_the_newest_segments_that_it_must_and_takes_the_summaries_of_the
         let (journal, tables, recovered) = start(&config, newest);
         assert_eq!((tables.count, recovered.entries), (count, count));
         assert_eq!((recovered.summarised, recovered.segments), (summarised, 4), "newest {newest}");
+        let first = |index| (segment_base(&config, index) + SEGMENT_HEADER_LEN as u64, true);
+        assert_eq!(tables.summaries, (0..summarised).map(first).collect::<Vec<_>>());
         let read: Vec<_> =
             all[all.len() - tables.one_by_one.len()..].iter().map(|kept| kept.offset).collect();
         assert_eq!(tables.one_by_one, read, "all that were read, and in order");
@@ -117,10 +122,6 @@ fn a_start_reads_the_newest_segments_that_it_must_and_takes_the_summaries_of_the
     std::fs::write(&stray, "anything").unwrap();
     drop(start(&config, 0));
     assert!(!stray.exists());
-}
-
-fn segment_base(config: &JournalConfig, index: usize) -> u64 {
-    u64::from_str_radix(segment_files(config)[index].file_stem().unwrap().to_str().unwrap(), 16).unwrap()
 }
 
 #[test]
