@@ -265,6 +265,23 @@ fn a_second_owner_is_refused_while_the_first_lives() {
 }
 
 #[test]
+fn a_journal_that_was_closed_and_opened_again_is_not_closed_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    Writer::new().fill(&mut journal, 20);
+    journal.close().unwrap();
+    drop(journal);
+    // In the same start of the machine it goes on in the same segment.
+    let mut journal = open(config.clone()).unwrap();
+    assert_eq!(segment_files(&config).len(), 1);
+    Writer::new().fill(&mut journal, 5);
+    drop(journal);
+    pretend_a_restart_of_the_machine(&config);
+    assert!(reopen_streams(&config).2.streams_are_over);
+}
+
+#[test]
 fn what_a_loss_of_power_damaged_is_cut_off_with_all_that_follows() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
