@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Orderings that no model runs, by file and a part of their line, and why.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
@@ -18,6 +19,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     ("src/reader/mod.rs", "mark", "orders stores of a process that is killed, which no thread sees"),
 ];
+
+const SLICE: (&str, &str) = ("BELLWIRE_LOOM_SLICE", "1");
 
 /// A place in the source, as `file:line`.
 type Site = String;
@@ -78,43 +81,76 @@ fn orderings() -> Vec<(Site, String)> {
     found
 }
 
+enum Verdict {
+    /// By that model.
+    Killed(String),
+    /// No model runs it, for that reason.
+    Elsewhere(&'static str),
+    Bad(String),
+}
+
+/// Weakens that ordering in the models that run it, until one fails.
+fn judge(site: &str, line: &str, models: Option<&Vec<String>>) -> Verdict {
+    let Some(models) = models else {
+        let reason = ELSEWHERE.iter().find(|(file, part, _)| site.starts_with(file) && line.contains(part));
+        return match reason {
+            Some((_, _, reason)) => Verdict::Elsewhere(reason),
+            None => Verdict::Bad("no model runs it".to_owned()),
+        };
+    };
+    let fails = |model: &&String| {
+        let output = run(model, &[("BELLWIRE_LOOM_WEAKEN", site), SLICE]);
+        // A model that came to no end has shown nothing.
+        !output.status.success() && !text(&output).contains("maximum number of branches")
+    };
+    match models.iter().find(fails) {
+        Some(model) => Verdict::Killed(model.clone()),
+        None => Verdict::Bad(format!("weakened, and {models:?} pass")),
+    }
+}
+
 #[test]
 #[ignore = "takes minutes: scripts/proofs/loom runs it"]
 fn every_ordering_is_needed() {
-    let slice = ("BELLWIRE_LOOM_SLICE", "1");
     let mut reached: BTreeMap<Site, Vec<String>> = BTreeMap::new();
     for model in models() {
-        let output = run(&model, &[slice, ("BELLWIRE_LOOM_SITES", "1")]);
+        let output = run(&model, &[SLICE, ("BELLWIRE_LOOM_SITES", "1")]);
         assert!(output.status.success(), "{model} fails with nothing weakened:\n{}", text(&output));
         for site in text(&output).lines().filter_map(|line| line.strip_prefix("site: ")) {
             reached.entry(site.to_owned()).or_default().push(model.clone());
         }
     }
+    let orderings = orderings();
+    let next = AtomicUsize::new(0);
+    let mut verdicts: Vec<(usize, Verdict)> = std::thread::scope(|scope| {
+        let (next, orderings, reached) = (&next, &orderings, &reached);
+        let judges: Vec<_> = (0..std::thread::available_parallelism().map_or(1, usize::from))
+            .map(|_| {
+                scope.spawn(move || {
+                    let mine = std::iter::from_fn(|| {
+                        let index = next.fetch_add(1, Relaxed); // hands out numbers, nothing else
+                        orderings.get(index).map(|(site, line)| (index, judge(site, line, reached.get(site))))
+                    });
+                    mine.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        judges.into_iter().flat_map(|judge| judge.join().expect("judges")).collect()
+    });
+    verdicts.sort_by_key(|(index, _)| *index);
     let (mut killed, mut elsewhere, mut bad) = (0, 0, Vec::new());
-    for (site, line) in orderings() {
-        let Some(models) = reached.get(&site) else {
-            let reason =
-                ELSEWHERE.iter().find(|(file, part, _)| site.starts_with(file) && line.contains(part));
-            match reason {
-                Some((_, _, reason)) => println!("elsewhere {site}  {line}  ({reason})"),
-                None => bad.push(format!("{site}  {line}: no model runs it")),
-            }
-            elsewhere += usize::from(reason.is_some());
-            continue;
-        };
-        let weaken = ("BELLWIRE_LOOM_WEAKEN", site.as_str());
-        let fails = |model: &String, set: &[(&str, &str)]| {
-            let output = run(model, set);
-            // A model that came to no end has shown nothing.
-            !output.status.success() && !text(&output).contains("maximum number of branches")
-        };
-        let killer = models.iter().find(|model| fails(model, &[weaken, slice]));
-        match killer {
-            Some(model) => {
+    for (index, verdict) in verdicts {
+        let (site, line) = &orderings[index];
+        match verdict {
+            Verdict::Killed(model) => {
                 killed += 1;
                 println!("killed {site}  {line}  ({model})");
             }
-            None => bad.push(format!("{site}  {line}: weakened, and {models:?} pass")),
+            Verdict::Elsewhere(reason) => {
+                elsewhere += 1;
+                println!("elsewhere {site}  {line}  ({reason})");
+            }
+            Verdict::Bad(why) => bad.push(format!("{site}  {line}: {why}")),
         }
     }
     println!(
