@@ -320,6 +320,7 @@ fn read_header(path: PathBuf, is_last: bool) -> Result<Found, JournalError> {
     if file_len > header.len || (file_len < header.len && !is_last) {
         return Err(mismatch("file length", file_len, header.len));
     }
+    // Longer was refused above.
     if file_len != header.len {
         tracing::warn!(path = %path.display(), file_len, expected = header.len, "the last journal segment was truncated");
         Segment::restore_length(&file, &path, header.len)?;

@@ -20,6 +20,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("src/reader/mod.rs", "mark", "orders stores of a process that is killed, which no thread sees"),
 ];
 
+/// A mutant is looked for where the slices look.
 const SLICE: (&str, &str) = ("BELLWIRE_LOOM_SLICE", "1");
 
 /// A place in the source, as `file:line`.
@@ -81,11 +82,13 @@ fn orderings() -> Vec<(Site, String)> {
     found
 }
 
+/// What became of an ordering that was weakened.
 enum Verdict {
-    /// By that model.
+    /// That model failed, as it must.
     Killed(String),
     /// No model runs it, for that reason.
     Elsewhere(&'static str),
+    /// Nothing noticed, or nothing could.
     Bad(String),
 }
 

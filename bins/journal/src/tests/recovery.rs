@@ -1,8 +1,13 @@
 //! What a start makes of what it finds: after a kill, a loss of power, a truncation, and of files that are not the journal's.
 
-use std::time::Instant;
-
 use super::*;
+
+/// A new journal with so many entries, and them.
+fn written(config: &JournalConfig, count: usize) -> (Journal, Vec<Kept>) {
+    let mut journal = open(config.clone()).unwrap();
+    let all = Writer::new().fill(&mut journal, count);
+    (journal, all)
+}
 
 #[test]
 fn a_segment_that_was_begun_for_nothing_does_not_move_the_end() {
@@ -53,8 +58,7 @@ fn an_entry_that_was_not_published_when_the_process_died_is_there_after_the_star
 fn a_crash_between_two_segments_is_recovered() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    let all = Writer::new().fill(&mut journal, 1500);
+    let (journal, all) = written(&config, 1500);
     drop(journal);
     let files = segment_files(&config);
     assert!(files.len() > 2);
@@ -82,8 +86,7 @@ fn a_crash_between_two_segments_is_recovered() {
 fn what_the_caller_finds_wrong_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    Writer::new().fill(&mut journal, 900);
+    let (journal, _) = written(&config, 900);
     drop(journal);
     let mut count = 0;
     let result = Journal::open(config, 1, &mut |_, _| {
@@ -163,9 +166,8 @@ fn reopen_streams(config: &JournalConfig) -> (Journal, Vec<bool>, Recovered) {
 fn after_a_loss_of_power_the_streams_are_over_once_and_for_all() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
+    let (journal, _) = written(&config, 20);
     let first = journal.generation();
-    Writer::new().fill(&mut journal, 20);
     drop(journal); // killed: nothing says that it was synced
     pretend_a_restart_of_the_machine(&config);
 
@@ -186,9 +188,8 @@ fn after_an_orderly_end_or_with_every_record_synced_a_restart_of_the_machine_cha
     for sync in [SyncPolicy::None, SyncPolicy::Every] {
         let dir = tempfile::tempdir().unwrap();
         let config = JournalConfig { sync, ..config(dir.path()) };
-        let mut journal = open(config.clone()).unwrap();
+        let (mut journal, _) = written(&config, 20);
         let first = journal.generation();
-        Writer::new().fill(&mut journal, 20);
         if sync == SyncPolicy::None {
             journal.close().unwrap();
         }
@@ -214,8 +215,7 @@ fn after_an_orderly_end_or_with_every_record_synced_a_restart_of_the_machine_cha
 fn foreign_and_contradictory_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    Writer::new().fill(&mut journal, 2000);
+    let (journal, _) = written(&config, 2000);
     drop(journal);
     let files = segment_files(&config);
     assert!(files.len() > 2);
@@ -268,8 +268,7 @@ fn a_second_owner_is_refused_while_the_first_lives() {
 fn a_journal_that_was_closed_and_opened_again_is_not_closed_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    Writer::new().fill(&mut journal, 20);
+    let (mut journal, _) = written(&config, 20);
     journal.close().unwrap();
     drop(journal);
     // In the same start of the machine it goes on in the same segment.
@@ -285,9 +284,8 @@ fn a_journal_that_was_closed_and_opened_again_is_not_closed_any_more() {
 fn what_a_loss_of_power_damaged_is_cut_off_with_all_that_follows() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
+    let (journal, all) = written(&config, 2000);
     let first = journal.generation();
-    let all = Writer::new().fill(&mut journal, 2000);
     drop(journal);
     pretend_a_restart_of_the_machine(&config);
     let files = segment_files(&config);
@@ -317,19 +315,15 @@ fn what_a_loss_of_power_damaged_is_cut_off_with_all_that_follows() {
 fn a_damaged_last_entry_is_torn_only_where_entries_could_still_be_appended() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let mut journal = open(config.clone()).unwrap();
-    let all = Writer::new().fill(&mut journal, 1000);
+    let (journal, all) = written(&config, 1000);
     let end = journal.end() % SEGMENT_BYTES_MIN;
     drop(journal);
     let files = segment_files(&config);
     let (before_last, last) = (files.len() - 2, files.len() - 1);
     let last_entry_of = |index: usize| {
-        let is_in = |kept: &&Kept| (kept.offset - segment_base(&config, index)) < SEGMENT_BYTES_MIN;
-        let mut behind = all
-            .iter()
-            .rev()
-            .skip_while(|kept| kept.offset >= segment_base(&config, index) + SEGMENT_BYTES_MIN);
-        behind.next().filter(is_in).unwrap().offset - segment_base(&config, index)
+        let base = segment_base(&config, index);
+        let inside = base..base + SEGMENT_BYTES_MIN;
+        all.iter().rfind(|kept| inside.contains(&kept.offset)).unwrap().offset - base
     };
     let says_used = |index: usize, used: u64| {
         let file = OpenOptions::new().write(true).open(&files[index]).unwrap();
@@ -370,8 +364,7 @@ fn a_truncated_segment_that_still_shows_its_end_has_lost_nothing() {
     for (behind_end, lost) in [(7, true), (8, false), (9, false), (1000, false)] {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        let mut journal = open(config.clone()).unwrap();
-        Writer::new().fill(&mut journal, 20);
+        let (journal, _) = written(&config, 20);
         let end = journal.end() % SEGMENT_BYTES_MIN;
         drop(journal);
         let file = OpenOptions::new().write(true).open(&segment_files(&config)[0]).unwrap();
@@ -416,12 +409,10 @@ fn what_a_killed_process_had_allocated_ahead_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     drop(open(config.clone()).unwrap());
-    let ahead = config.dir.join("next.prep");
+    let ahead = config.dir.join("left.prep");
     std::fs::write(&ahead, [0; 100]).unwrap();
-    let before = std::fs::metadata(&ahead).unwrap().ino();
     let _journal = open(config).unwrap();
-    // Another one may have been allocated meanwhile.
-    assert!(std::fs::metadata(&ahead).is_ok_and(|now| now.ino() != before) || !ahead.exists());
+    assert!(!ahead.exists());
 }
 
 #[test]
@@ -442,12 +433,10 @@ fn the_owner_is_told_also_if_another_process_stood_there_a_moment_ago() {
     let error = open(config.clone()).err().expect("an error");
     assert!(matches!(error, JournalError::Owned { pid, .. } if pid == std::process::id()), "{error}");
     writes.join().unwrap();
-    // Who never says its number does not keep anybody waiting.
+    // Who never says its number keeps nobody waiting for ever.
     std::fs::write(&lock, "1000000000\n").unwrap();
-    let began = Instant::now();
     let error = open(config).err().expect("an error");
     assert!(matches!(error, JournalError::Owned { pid: 1_000_000_000, .. }), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
