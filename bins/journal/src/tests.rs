@@ -276,6 +276,26 @@ fn a_directory_that_cannot_be_made_is_named_with_what_was_tried() {
 }
 
 #[test]
+fn what_was_appended_to_memory_that_is_gone_is_never_published() {
+    bellwire::guard_mappings().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let mut journal = open(config.clone()).unwrap();
+    let mut writer = Writer::new();
+    let all = writer.fill(&mut journal, 3);
+    let end = journal.end();
+    journal.verify().unwrap();
+    OpenOptions::new().write(true).open(&segment_files(&config)[0]).unwrap().set_len(0).unwrap();
+    // Found by looking, before anybody touches it.
+    assert!(matches!(journal.verify(), Err(JournalError::Gone { .. })));
+    writer.append(&mut journal, 1, 10);
+    for told in [journal.publish().map(|_| ()), journal.sync(), journal.verify(), journal.close()] {
+        assert!(matches!(told, Err(JournalError::Gone { .. })), "{told:?}");
+    }
+    assert_eq!((journal.end(), all.len()), (end, 3));
+}
+
+#[test]
 fn a_position_at_the_end_of_a_full_segment_leads_to_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(config(dir.path())).unwrap();
