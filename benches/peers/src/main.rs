@@ -11,6 +11,7 @@
 //! that spin need two cores that nobody else uses; what a noisy machine does to one peer it does to all, so compare
 //! within one run.
 
+mod isolated;
 mod message;
 mod other_end;
 mod peer;
@@ -21,6 +22,7 @@ mod work;
 
 use std::process::ExitCode;
 
+use isolated::Outcome;
 use peer::Peer;
 use table::Table;
 use work::{Setting, Work};
@@ -29,7 +31,8 @@ const USAGE: &str = "\
 Bellwire beside its peers: the same messages, the same checks, alternating, in one run.
 
 bellwire-peers [--rounds N] [--ms N] [--only PEER,...] [--work WORK,...]
-    Shared memory: a table of ratios to a bare ring for each work; N milliseconds of each, N rounds.
+    Shared memory: a table of ratios to a bare ring for each work; N milliseconds of each, N rounds. A peer that hangs or dies
+    is named, and the others go on; the exit status is 1 if that peer was Bellwire.
 
 bellwire-peers push [--sessions N] [--rate N|max,...] [--messages N] [--rounds N] [--only SERVER,...] [--gateway PATH]
     The push half: the gateway beside other servers. The gateway's binary is also taken from BELLWIRE_GATEWAY.
@@ -49,6 +52,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == other_end::ARGUMENT) {
         peers::for_name(&arguments[1], &mut AtOtherEnd(&arguments[2..]));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|first| first == isolated::ARGUMENT) {
+        isolated::run(&arguments[1..]);
         return ExitCode::SUCCESS;
     }
     if arguments.first().is_some_and(|first| first == push::ARGUMENT) {
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut ours_failed = false;
     for work in &wish.works {
         let mut table = Table::new(*work);
         for round in 0..wish.rounds {
@@ -84,13 +92,21 @@ fn main() -> ExitCode {
                 .filter(|name| wish.only.is_empty() || wish.only.iter().any(|only| only == *name))
             {
                 eprint!("\r{:<60}", format!("{} {}/{}: {name}", work.name(), round + 1, wish.rounds));
-                peers::for_name(name, &mut Measure { work: *work, setting: wish.setting, table: &mut table });
+                match isolated::measure(name, *work, wish.setting) {
+                    Outcome::Figures(figures) => table.add(name, figures),
+                    Outcome::Cannot => {}
+                    Outcome::Failed(why) => {
+                        eprintln!("\rbellwire-peers: {name}, {}: {why}", work.name());
+                        table.add_failed(name);
+                        ours_failed |= peers::OURS.contains(name);
+                    }
+                }
             }
         }
         eprint!("\r{:<60}\r", "");
         table.print();
     }
-    ExitCode::SUCCESS
+    if ours_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Does something with the peer of a name.
@@ -103,20 +119,6 @@ struct AtOtherEnd<'a>(&'a [String]);
 impl ForPeer for AtOtherEnd<'_> {
     fn with<P: Peer>(&mut self) {
         other_end::run::<P>(self.0);
-    }
-}
-
-struct Measure<'a> {
-    work: Work,
-    setting: Setting,
-    table: &'a mut Table,
-}
-
-impl ForPeer for Measure<'_> {
-    fn with<P: Peer>(&mut self) {
-        if let Some(figures) = work::measure::<P>(self.work, self.setting) {
-            self.table.add(P::NAME, figures);
-        }
     }
 }
 

@@ -8,19 +8,25 @@ use crate::work::{Figures, Work};
 pub struct Table {
     work: Work,
     figures: BTreeMap<&'static str, Vec<Figures>>,
+    /// Rounds without figures.
+    failed: BTreeMap<&'static str, usize>,
 }
 
 impl Table {
     pub fn new(work: Work) -> Self {
-        Self { work, figures: BTreeMap::new() }
+        Self { work, figures: BTreeMap::new(), failed: BTreeMap::new() }
     }
 
     pub fn add(&mut self, name: &'static str, figures: Figures) {
         self.figures.entry(name).or_default().push(figures);
     }
 
+    pub fn add_failed(&mut self, name: &'static str) {
+        *self.failed.entry(name).or_default() += 1;
+    }
+
     pub fn print(&self) {
-        if self.figures.is_empty() {
+        if self.figures.is_empty() && self.failed.is_empty() {
             return;
         }
         let (title, columns) = self.work.columns();
@@ -32,16 +38,26 @@ impl Table {
         println!("{:>20}", format!("to {base}"));
         let bare = self.median(base, 0);
         for name in peers::NAMES {
-            let Some(rounds) = self.figures.get(name) else { continue };
+            let failed = self.failed.get(name).copied().unwrap_or_default();
+            let Some(rounds) = self.figures.get(name) else {
+                if failed > 0 {
+                    println!("  {name:<22}{:>12}", format!("failed, {failed} of {failed}"));
+                }
+                continue;
+            };
             print!("  {name:<22}");
             for column in 0..rounds[0].len() {
                 let figure = self.median(name, column).unwrap_or_default();
                 if figure >= 100.0 { print!("{figure:>12.0}") } else { print!("{figure:>12.2}") }
             }
             match bare.zip(self.median(name, 0)) {
-                Some((bare, ours)) => println!("{:>20.2}", ours / bare),
-                None => println!("{:>20}", "-"),
+                Some((bare, ours)) => print!("{:>20.2}", ours / bare),
+                None => print!("{:>20}", "-"),
             }
+            if failed > 0 {
+                print!("  failed, {failed} of {}", failed + rounds.len());
+            }
+            println!();
         }
         println!();
     }

@@ -1,6 +1,5 @@
 //! What is measured.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -80,25 +79,29 @@ impl Work {
     }
 }
 
-/// Does the work with a peer; `None` if the peer cannot.
-pub fn measure<P: Peer>(work: Work, setting: Setting) -> Option<Figures> {
-    static LINKS: AtomicU32 = AtomicU32::new(0);
-    let link = format!("peers-{}-{}", std::process::id(), LINKS.fetch_add(1, Ordering::Relaxed));
-    let links = |count: usize| (0..count).map(|index| format!("{link}-{index}")).collect::<Vec<_>>();
+/// Links that a work uses at most.
+pub const LINKS_MAX: usize = 3;
+
+/// The names of the first links.
+pub fn links(link: &str, count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("{link}-{index}")).collect()
+}
+
+/// Does the work with a peer, over links whose names begin so; `None` if the peer cannot.
+pub fn measure<P: Peer>(work: Work, setting: Setting, link: &str) -> Option<Figures> {
     let ms = setting.ms;
-    let (figures, used) = match work {
-        Work::OneToOne => (throughput::<P>(&links(1), ms), 1),
-        Work::ThreeToOne => (throughput::<P>(&links(3), ms), 3),
-        Work::OneToThree if P::BROADCASTS && !P::THREADS => (fan_out::<P>(&links(1)[0], ms), 1),
-        Work::SendIdle => (cost::<P>(&links(1)[0], ms, false), 1),
-        Work::SendPolled => (cost::<P>(&links(1)[0], ms, true), 1),
-        Work::Latency10k => (latency::<P>(&links(1)[0], 10_000, ms, false), 1),
-        Work::Latency100k => (latency::<P>(&links(1)[0], 100_000, ms, false), 1),
-        Work::Parked10k if P::PARKS => (latency::<P>(&links(1)[0], 10_000, ms, true), 1),
-        Work::OneToThree | Work::Parked10k => return None,
-    };
-    links(used).iter().for_each(|link| P::clean(link));
-    Some(figures)
+    let one = format!("{link}-0");
+    match work {
+        Work::OneToOne => Some(throughput::<P>(&links(link, 1), ms)),
+        Work::ThreeToOne => Some(throughput::<P>(&links(link, LINKS_MAX), ms)),
+        Work::OneToThree if P::BROADCASTS && !P::THREADS => Some(fan_out::<P>(&one, ms)),
+        Work::SendIdle => Some(cost::<P>(&one, ms, false)),
+        Work::SendPolled => Some(cost::<P>(&one, ms, true)),
+        Work::Latency10k => Some(latency::<P>(&one, 10_000, ms, false)),
+        Work::Latency100k => Some(latency::<P>(&one, 100_000, ms, false)),
+        Work::Parked10k if P::PARKS => Some(latency::<P>(&one, 10_000, ms, true)),
+        Work::OneToThree | Work::Parked10k => None,
+    }
 }
 
 /// One receiver, and a sender and a link for each name.

@@ -18,6 +18,9 @@ pub const BARE: &str = bare::Bare::NAME;
 /// The same where receivers sleep.
 pub const BARE_PARKED: &str = bare::BareWithFutex::NAME;
 
+/// Those that must never fail.
+pub const OURS: [&str; 2] = [ours::Ready::NAME, ours::Ours::NAME];
+
 macro_rules! peers {
     ($($peer:ty),+ $(,)?) => {
         /// Everybody's name.
