@@ -12,6 +12,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bellwire::{MessageId, Notification, Producer, PublishError, UserHash};
+use bellwire_journal::ChainKey;
+use bellwire_journal::inspect::{Anchor, Listing, Step, Walk, verify};
 use common::{
     Bench, Client, Ended, PATIENCE, in_seconds, notice, numbers, text_of, token, token_with, trade,
 };
@@ -180,6 +182,91 @@ async fn a_foreign_record_in_a_stream_ends_the_session_before_it_is_shown() {
     assert!(gateway.wait().success());
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("a foreign record on the send path") && log.contains("user_mismatch=1"), "{log}");
+}
+
+/// Whoever keeps the log elsewhere has what finds a journal that was altered together with its chain.
+#[tokio::test]
+async fn the_log_says_what_vouches_for_the_journal_and_what_has_gone_from_it() {
+    let bench = bench(64);
+    let (mut gateway, log) = bench.gateway_with_log(|_| ());
+    let mut engine = bench.producer("engine");
+    let text = "x".repeat(1_000);
+    for _ in 0..1_500 {
+        publish(&mut engine, &trade("anna", &text));
+    }
+    bench.until_read("engine").await;
+    gateway.terminate();
+    assert!(gateway.wait().success());
+
+    // A line for each segment that is full, and one for the last at the end.
+    let said = std::fs::read_to_string(&log).unwrap();
+    let field = |line: &str, name: &str| {
+        let value = line.split(&format!("{name}=")).nth(1).unwrap().split_whitespace().next().unwrap();
+        value.trim_matches('"').to_owned()
+    };
+    let anchors: Vec<Anchor> = said
+        .lines()
+        .filter(|line| line.contains("journal chain"))
+        .map(|line| ["segment", "records", "link"].map(|name| field(line, name)).join(":").parse().unwrap())
+        .collect();
+    let journal = bench.dir.path().join("journal");
+    assert!(anchors.len() >= 2 && anchors.len() == segments(&bench).len(), "{said}");
+    let verdict = |anchors: &[Anchor]| {
+        let listing = Listing::read(&journal).unwrap();
+        verify(listing, &ChainKey::public(), anchors, &mut |_| ()).unwrap()
+    };
+    assert_eq!((verdict(&anchors).finding, verdict(&anchors).anchors_held), (None, anchors.len()));
+    let last = *anchors.last().unwrap();
+
+    // Three records are taken from the end, and the crcs do not tell.
+    let path = segments(&bench).pop().unwrap();
+    let mut walk = Walk::new(Listing::read(&journal).unwrap());
+    let mut places = Vec::new();
+    while let Step::Entry(found) = walk.step().unwrap() {
+        if found.base == last.base {
+            places.push(found.at);
+        }
+    }
+    assert_eq!(places.len() as u64, last.records);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    // All are of one length.
+    let len = (places[1] - places[0]) as usize;
+    file.write_all_at(&vec![0; 3 * len], places[places.len() - 3]).unwrap();
+    let (mut gateway, log) = bench.gateway_with_log(|_| ());
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let said = std::fs::read_to_string(&log).unwrap();
+    let gone = said.lines().find(|line| line.contains("in the journal's chain are gone"));
+    let gone = gone.unwrap_or_else(|| panic!("not said:\n{said}"));
+    assert_eq!((field(gone, "missing"), field(gone, "last")), ("3".to_owned(), last.link.to_string()));
+    assert!(verdict(&[last]).finding.is_some(), "the anchor holds no longer");
+}
+
+#[tokio::test]
+async fn a_chain_that_cannot_be_written_is_said_once_and_stops_nothing() {
+    let bench = bench(64);
+    drop(bench.gateway());
+    let chain = segments(&bench)[0].with_extension("chain");
+    let _ = std::fs::remove_file(&chain);
+    std::fs::create_dir(&chain).unwrap();
+    let (gateway, log) = bench.gateway_with_log(|_| ());
+    let said = |words: &str| std::fs::read_to_string(&log).unwrap().matches(words).count();
+    let mut client = Client::subscribed(&gateway.url, &token("anna")).await;
+    let mut engine = bench.producer("engine");
+    // Long enough for many attempts.
+    for number in 0..10 {
+        publish(&mut engine, &trade("anna", &number.to_string()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(client.until_got(10).await, numbers(0..10));
+    assert_eq!((said("chain cannot be written"), said("chain is written again")), (1, 0));
+    std::fs::remove_dir(&chain).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while said("chain is written again") == 0 {
+        assert!(Instant::now() < end, "it is not tried again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(said("chain cannot be written"), 1);
 }
 
 fn push_out_of_the_last_segment(bench: &Bench, engine: &mut Producer) {

@@ -1,5 +1,6 @@
 //! What the journal promises, as claims.
 
+mod chain;
 mod damage;
 mod recovery;
 mod summaries;

@@ -103,19 +103,16 @@ pub(super) fn read_link(file: &File, index: u64) -> io::Result<Link> {
 /// A whole chain, or why the file is none.
 pub(crate) type Links = Result<(ChainHeader, Vec<Link>), ChainHeaderError>;
 
-/// A whole chain, but for what is behind `count_max` links. `None`: there is no such file.
-pub(crate) fn read_links(path: &Path, count_max: u64) -> io::Result<Option<Links>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+/// A whole chain, but for what is behind `count_max` links.
+pub(crate) fn read_links(path: &Path, count_max: u64) -> io::Result<Links> {
+    let file = File::open(path)?;
     let (header, count) = match read_header(&file)? {
         Ok(found) => found,
-        Err(error) => return Ok(Some(Err(error))),
+        Err(error) => return Ok(Err(error)),
     };
     let mut bytes = vec![0; count.min(count_max) as usize * LINK_LEN];
     file.read_exact_at(&mut bytes, link_at(0))?;
-    Ok(Some(Ok((header, bytes.as_chunks().0.iter().map(|link| Link(*link)).collect()))))
+    Ok(Ok((header, bytes.as_chunks().0.iter().map(|link| Link(*link)).collect())))
 }
 
 #[cfg(test)]

@@ -349,6 +349,6 @@ fn links_of(path: &Path, segment: &Path) -> Result<Option<Links>, JournalError> 
     };
     match read_links(path, len / ENTRY_HEADER_LEN as u64).map_err(JournalError::io(path, "read")) {
         Err(error) if is_gone(&error) => Ok(None),
-        links => links,
+        links => links.map(Some),
     }
 }

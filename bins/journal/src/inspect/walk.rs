@@ -51,7 +51,9 @@ pub struct Walk {
     /// Which entry of the segment that is.
     index: u64,
     /// What was read of the file, and from where on.
-    window: Vec<u8>,
+    /// The window is the first `window_len` bytes of it.
+    buffer: Box<[u8]>,
+    window_len: usize,
     window_at: usize,
     /// Not told yet.
     gap: Option<(PathBuf, u64)>,
@@ -70,8 +72,8 @@ impl Walk {
     }
 
     fn from_segment(listing: Listing, segment: usize) -> Self {
-        let (window, place) = (Vec::new(), SEGMENT_HEADER_LEN);
-        Self { listing, segment, file: None, place, index: 0, window, window_at: 0, gap: None }
+        let (buffer, place) = (vec![0; WINDOW].into_boxed_slice(), SEGMENT_HEADER_LEN);
+        Self { listing, segment, file: None, place, index: 0, buffer, window_len: 0, window_at: 0, gap: None }
     }
 
     pub fn listing(&self) -> &Listing {
@@ -112,7 +114,7 @@ impl Walk {
                         let (at, index, from) = (self.place, self.index, self.place - self.window_at);
                         self.place += len;
                         self.index += 1;
-                        let entry = Entry::decode(&self.window[from..from + len], base + at as u64);
+                        let entry = Entry::decode(&self.buffer[from..from + len], base + at as u64);
                         let Some(entry) = entry else { unreachable!("it was decoded a moment ago") };
                         return Ok(Step::Entry(Box::new(Found { entry, base, index, at: at as u64 })));
                     }
@@ -161,7 +163,7 @@ impl Walk {
             return Ok(self.segment < self.listing.segments.len());
         };
         self.segment = index;
-        self.window.clear();
+        self.window_len = 0;
         let used = self.listing.segments[index].used.map(|used| used as usize);
         let has_next = index + 1 < self.listing.segments.len();
         let is_over = match used {
@@ -193,15 +195,15 @@ impl Walk {
     }
 
     fn begin(&mut self) {
-        (self.file, self.place, self.index, self.window_at) = (None, SEGMENT_HEADER_LEN, 0, 0);
-        self.window.clear();
+        (self.file, self.place, self.index) = (None, SEGMENT_HEADER_LEN, 0);
+        (self.window_at, self.window_len) = (0, 0);
     }
 
     /// What stands at `self.place`; if it is an entry, all of it is in the window then.
     fn look(&mut self, base: u64) -> io::Result<Look> {
         // Twice: what looks bad may have been read while it was written.
         for is_last_try in [false, true] {
-            let held = self.window.len().saturating_sub(self.place - self.window_at);
+            let held = self.window_len.saturating_sub(self.place - self.window_at);
             if held < ENTRY_LEN_MAX || is_last_try {
                 self.fill()?;
             }
@@ -215,7 +217,7 @@ impl Walk {
 
     fn judge(&self, base: u64) -> Look {
         let from = self.place - self.window_at;
-        let rest = self.window.get(from..).unwrap_or_default();
+        let rest = self.buffer.get(from..self.window_len).unwrap_or_default();
         if rest.first_chunk::<8>().is_none_or(|lead| *lead == [0; 8]) {
             return Look::Nothing;
         }
@@ -237,18 +239,17 @@ impl Walk {
 
     fn fill(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        self.window.resize(WINDOW, 0);
-        self.window_at = self.place;
+        (self.window_at, self.window_len) = (self.place, 0);
         let mut have = 0;
         while have < WINDOW {
-            match file.read_at(&mut self.window[have..], (self.place + have) as u64) {
+            match file.read_at(&mut self.buffer[have..], (self.place + have) as u64) {
                 Ok(0) => break,
                 Ok(read) => have += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.window.truncate(have);
+        self.window_len = have;
         Ok(())
     }
 }

@@ -145,3 +145,65 @@ fn open(segment: &Path) -> Option<(File, SummaryFacts, u64, u32)> {
     let is_whole = file.metadata().ok()?.len() == (HEADER_LEN as u64).checked_add(len)?;
     is_whole.then_some((file, facts, len, crc))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: SummaryFacts = SummaryFacts {
+        content_version: 7,
+        journal_id: 1,
+        base: 2,
+        created_at: -3,
+        used: 4,
+        entries: 5,
+        newest_at: 6,
+    };
+
+    #[test]
+    fn a_header_reads_back_and_one_of_another_kind_version_or_build_is_refused() {
+        let bytes = FACTS.to_bytes(b"content");
+        let crc = crc32c::crc32c(b"content");
+        assert_eq!(SummaryFacts::from_bytes(&bytes), Some((FACTS, 7, crc)));
+        // With the right crc: magic, version, the fingerprint of the archives.
+        for at in [0, 8, 64] {
+            let mut other = bytes;
+            other[at] ^= 1;
+            let header_crc = crc32c::crc32c(&other[..HEADER_CRC_AT]);
+            other[HEADER_CRC_AT..CONTENT_CRC_AT].copy_from_slice(&header_crc.to_le_bytes());
+            assert_eq!(SummaryFacts::from_bytes(&other), None, "byte {at}");
+        }
+        // With the old one: anything.
+        for at in 0..CONTENT_CRC_AT {
+            let mut other = bytes;
+            other[at] ^= 1;
+            assert_eq!(SummaryFacts::from_bytes(&other), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn summaries_are_of_the_same_segment_if_all_but_their_counts_is_equal() {
+        let others = [
+            SummaryFacts { content_version: 0, ..FACTS },
+            SummaryFacts { journal_id: 0, ..FACTS },
+            SummaryFacts { base: 0, ..FACTS },
+            SummaryFacts { created_at: 0, ..FACTS },
+            SummaryFacts { used: 0, ..FACTS },
+        ];
+        assert!(others.iter().all(|other| !FACTS.is_of_same(other)));
+        assert!(FACTS.is_of_same(&SummaryFacts { entries: 0, newest_at: 0, ..FACTS }));
+    }
+
+    #[test]
+    fn a_summary_that_cannot_be_removed_is_an_error_and_one_that_is_not_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = dir.path().join("1.journal");
+        remove(&segment).unwrap();
+        write(&segment, &FACTS, b"content", false).unwrap();
+        assert_eq!(read_facts(&segment), Some(FACTS));
+        remove(&segment).unwrap();
+        assert_eq!(read_facts(&segment), None);
+        std::fs::create_dir(summary_path(&segment)).unwrap();
+        assert!(remove(&segment).is_err());
+    }
+}

@@ -185,6 +185,17 @@ fn a_summary_that_says_something_else_than_its_segment_is_found_behind_the_start
 }
 
 #[test]
+fn a_summary_of_another_segment_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let count = four(&config);
+    let made = summaries(&config);
+    std::fs::copy(&made[0], &made[1]).unwrap();
+    let (_, tables, recovered) = start(&config, 0);
+    assert_eq!((tables.count, recovered.summarised), (count, 1));
+}
+
+#[test]
 fn a_segment_that_a_loss_of_power_may_have_changed_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
