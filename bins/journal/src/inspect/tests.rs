@@ -1,5 +1,8 @@
 //! What verifying promises: whoever alters, removes, exchanges or adds is found, and the first place is named.
 
+mod chains;
+mod walks;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

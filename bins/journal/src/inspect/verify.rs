@@ -341,7 +341,7 @@ impl Check<'_> {
 }
 
 /// The links of a segment: no more than entries fit into it.
-fn links_of(path: &Path, segment: &Path) -> Result<Option<Links>, JournalError> {
+pub(super) fn links_of(path: &Path, segment: &Path) -> Result<Option<Links>, JournalError> {
     let len = match std::fs::metadata(segment) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -100,7 +100,7 @@ impl Walk {
             if self.file.is_none() {
                 match File::open(&path).map_err(JournalError::io(&path, "open")) {
                     Ok(file) => self.file = Some(file),
-                    Err(error) if is_gone(&error) && self.place == SEGMENT_HEADER_LEN => {
+                    Err(error) if is_gone(&error) => {
                         self.next_segment();
                         continue;
                     }
