@@ -101,6 +101,21 @@ fn what_is_no_file_any_more_is_an_error_and_not_passed_over() {
     }
     assert!(matches!(walk.step(), Err(JournalError::Io { .. })));
     assert!(matches!(Listing::read(&path), Err(JournalError::Io { .. })));
+    // One that can be opened, and not read.
+    std::fs::remove_file(&second).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    assert!(matches!(walk.step(), Err(JournalError::Io { .. })));
+}
+
+/// As a gateway leaves it that was killed between beginning the next segment and ending the one before.
+#[test]
+fn a_segment_that_was_not_ended_and_has_a_successor_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = journal(chained(dir.path()), 2_000);
+    Forger::new(&path, 0).file.write_all_at(&[0; 8], USED_AT as u64).unwrap();
+    assert_eq!(Listing::read(&path).unwrap().segments[0].used, None);
+    assert_eq!(rest(&mut Walk::new(Listing::read(&path).unwrap())), (times(0..2_000), true));
+    assert_eq!(look(&path).finding, None);
 }
 
 /// A name without a file, which is what a listing meets while retention deletes.
