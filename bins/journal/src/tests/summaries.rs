@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use super::segment::Segment;
+use super::summary::{Keeper, Pace, Purpose, Task};
 use super::*;
 
 /// Knows how many entries there are, and which came one by one.
@@ -231,4 +233,75 @@ fn what_leaves_the_retention_takes_its_summary_along() {
     }
     until(|| summaries(&config).len() == 1);
     assert!(!gone.exists());
+}
+
+/// Reading is done in parts, quicker while others wait, and never for what has left the journal.
+#[test]
+fn segments_are_summarised_in_parts_one_after_another_and_not_when_they_have_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { segment_bytes: 1 << 20, ..config(dir.path()) };
+    // Nobody else makes any.
+    let mut journal = open(config.clone()).unwrap();
+    let mut writer = Writer::new();
+    while journal.shared.segments().len() < 5 {
+        writer.fill(&mut journal, 100);
+    }
+    let full: Vec<_> = journal.shared.segments().iter().take(4).cloned().collect();
+    let task = |segment: &Arc<Segment>| Task { segment: Arc::clone(segment), purpose: Purpose::Make };
+    let tasks = full.iter().map(task).collect();
+    let mut keeper = Keeper::new(Arc::clone(&journal.shared), Box::new(Counter(0)), tasks, false);
+    let gone = segment_files(&config)[0].with_extension("summary");
+    journal.retire_oldest();
+    let mut paces = Vec::new();
+    loop {
+        match keeper.step() {
+            Pace::Idle => break,
+            pace => paces.push(matches!(pace, Pace::Fast)),
+        }
+    }
+    // A segment is a megabyte, and a part a quarter of it; two others waited during the first.
+    assert_eq!(paces.len(), 3 * 4, "{paces:?}");
+    assert_eq!(paces.iter().filter(|is_fast| **is_fast).count(), 4, "{paces:?}");
+    assert!(paces[..4].iter().all(|is_fast| *is_fast));
+    assert_eq!(summaries(&config).len(), 3);
+    assert!(!gone.exists());
+}
+
+/// One that is nearly as long as its segment helps nobody, unless it is short anyway.
+#[test]
+fn a_summary_that_is_not_worth_its_room_is_not_written() {
+    struct OfLen(usize);
+    impl Summariser for OfLen {
+        fn entry(&mut self, _: &Entry<'_>) -> Result<(), String> {
+            Ok(())
+        }
+        fn finish(&mut self) -> Vec<u8> {
+            vec![1; self.0]
+        }
+        fn version(&self) -> u32 {
+            7
+        }
+    }
+    const MIB: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    // A third of a segment, or a megabyte if that is more.
+    for (name, segment_len, limit_is) in
+        [("long", 6 * MIB, &(|used| used / 3) as &dyn Fn(usize) -> usize), ("short", MIB, &|_| MIB)]
+    {
+        let config = JournalConfig { segment_bytes: segment_len as u64, ..config(&dir.path().join(name)) };
+        let mut journal = open(config.clone()).unwrap();
+        let mut writer = Writer::new();
+        while journal.shared.segments().len() < 2 {
+            writer.fill(&mut journal, 1_000);
+        }
+        let segment = Arc::clone(&journal.shared.segments()[0]);
+        let limit = limit_is(segment.extent().0);
+        for (len, is_worth) in [(limit, true), (limit + 1, false)] {
+            let tasks = [Task { segment: Arc::clone(&segment), purpose: Purpose::Make }].into();
+            let mut keeper = Keeper::new(Arc::clone(&journal.shared), Box::new(OfLen(len)), tasks, false);
+            while keeper.step() != Pace::Idle {}
+            assert_eq!(summaries(&config).len() == 1, is_worth, "{name}: {len}");
+            summary::remove(segment.path()).unwrap();
+        }
+    }
 }
