@@ -283,24 +283,22 @@ fn a_summary_that_is_not_worth_its_room_is_not_written() {
         }
     }
     const MIB: usize = 1 << 20;
-    let dir = tempfile::tempdir().unwrap();
     // A third of a segment, or a megabyte if that is more.
-    for (name, segment_len, limit_is) in
-        [("long", 6 * MIB, &(|used| used / 3) as &dyn Fn(usize) -> usize), ("short", MIB, &|_| MIB)]
-    {
-        let config = JournalConfig { segment_bytes: segment_len as u64, ..config(&dir.path().join(name)) };
+    for segment_len in [6 * MIB, MIB] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { segment_bytes: segment_len as u64, ..config(dir.path()) };
         let mut journal = open(config.clone()).unwrap();
         let mut writer = Writer::new();
         while journal.shared.segments().len() < 2 {
             writer.fill(&mut journal, 1_000);
         }
         let segment = Arc::clone(&journal.shared.segments()[0]);
-        let limit = limit_is(segment.extent().0);
+        let limit = MIB.max(segment.extent().0 / 3);
         for (len, is_worth) in [(limit, true), (limit + 1, false)] {
             let tasks = [Task { segment: Arc::clone(&segment), purpose: Purpose::Make }].into();
             let mut keeper = Keeper::new(Arc::clone(&journal.shared), Box::new(OfLen(len)), tasks, false);
             while keeper.step() != Pace::Idle {}
-            assert_eq!(summaries(&config).len() == 1, is_worth, "{name}: {len}");
+            assert_eq!(summaries(&config).len() == 1, is_worth, "{len} of {segment_len}");
             summary::remove(segment.path()).unwrap();
         }
     }
