@@ -42,7 +42,7 @@ fn write(bytes: &mut Unstructured<'_>) -> Result<()> {
     }
     assert_eq!(value["payload"].as_object().map(|payload| payload.len()), Some(given.fields.0.len() + 1));
     assert_eq!(value["user_id"], given.notification.user_id);
-    assert_eq!(value["source"], given.notification.source);
+    assert_eq!(value["source"], given.notification.source, "the source was written as another one");
     assert_eq!(value["priority"], view.priority.index());
     assert_eq!(value["timestamp"], view.timestamp);
     assert_eq!(value["message_id"], view.message_id.to_string());
