@@ -2,6 +2,7 @@
 
 mod chain;
 mod damage;
+mod reading;
 mod recovery;
 mod summaries;
 
@@ -117,22 +118,6 @@ fn flip(path: &Path, at: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
-}
-
-#[test]
-fn an_entry_says_where_the_next_one_stands_also_at_the_end_of_a_segment() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(config(dir.path())).unwrap();
-    let mut writer = Writer::new();
-    while journal.shared.segments().len() < 4 {
-        writer.fill(&mut journal, 10);
-    }
-    let (mut reader, mut at, mut count) = (journal.reader(), journal.start(), 0);
-    while let Some(entry) = reader.entry(at) {
-        assert_eq!(entry.offset, at);
-        (at, count) = (entry.next, count + 1);
-    }
-    assert_eq!((at, count), (journal.end(), writer.count));
 }
 
 /// Found by the torture run: who had read the last entry of a segment that is full to the last byte, before the next one
