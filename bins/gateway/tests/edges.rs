@@ -218,6 +218,12 @@ async fn the_log_says_what_vouches_for_the_journal_and_what_has_gone_from_it() {
     assert_eq!((verdict(&anchors).finding, verdict(&anchors).anchors_held), (None, anchors.len()));
     let last = *anchors.last().unwrap();
 
+    // A start that finds all of them says nothing of the kind.
+    let (mut gateway, log) = bench.gateway_with_log(|_| ());
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("chain are gone"));
+
     // Three records are taken from the end, and the crcs do not tell.
     let path = segments(&bench).pop().unwrap();
     let mut walk = Walk::new(Listing::read(&journal).unwrap());
