@@ -93,7 +93,7 @@ pub fn measure<P: Peer>(work: Work, setting: Setting, link: &str) -> Option<Figu
     let one = format!("{link}-0");
     match work {
         Work::OneToOne => Some(throughput::<P>(&links(link, 1), ms)),
-        Work::ThreeToOne => Some(throughput::<P>(&links(link, LINKS_MAX), ms)),
+        Work::ThreeToOne => Some(throughput::<P>(&links(link, 3), ms)),
         Work::OneToThree if P::BROADCASTS && !P::THREADS => Some(fan_out::<P>(&one, ms)),
         Work::SendIdle => Some(cost::<P>(&one, ms, false)),
         Work::SendPolled => Some(cost::<P>(&one, ms, true)),

@@ -74,6 +74,13 @@ impl Writer {
         journal.publish().unwrap();
         all
     }
+
+    /// Until the journal has so many segments, all but the last of them full.
+    fn fill_segments(&mut self, journal: &mut Journal, segments: usize) {
+        while journal.shared.segments().len() < segments {
+            self.fill(journal, 10);
+        }
+    }
 }
 
 fn reopen(config: &JournalConfig) -> Result<(Journal, Vec<Kept>, Recovered), JournalError> {

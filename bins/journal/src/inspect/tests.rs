@@ -272,20 +272,6 @@ fn an_anchor_beyond_the_end_says_that_the_end_was_removed() {
     assert_eq!(look_with(&path, &ChainKey::public(), &[gone]).anchors_gone, 1);
 }
 
-/// A chain that was begun and got no link: what it should cover is behind its end, and nothing is missing.
-#[test]
-fn a_chain_without_links_covers_nothing_and_accuses_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = journal(chained(dir.path()), 12);
-    let chain = chain_path(&Listing::read(&path).unwrap().segments[0].path);
-    OpenOptions::new().write(true).open(&chain).unwrap().set_len(96).unwrap();
-    let verdict = look(&path);
-    assert_eq!((verdict.finding, verdict.linked, verdict.behind_chain), (None, 0, 12));
-    // The control: with a link that is not the first record's.
-    OpenOptions::new().write(true).open(&chain).unwrap().set_len(128).unwrap();
-    assert!(look(&path).finding.is_some());
-}
-
 /// What a killed gateway left, at every length of its chain's file: the next one goes on, and every record is linked.
 #[test]
 fn a_chain_that_ends_anywhere_goes_on_from_there() {

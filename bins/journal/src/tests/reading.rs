@@ -7,9 +7,7 @@ fn an_entry_says_where_the_next_one_stands_also_at_the_end_of_a_segment() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(config(dir.path())).unwrap();
     let mut writer = Writer::new();
-    while journal.shared.segments().len() < 4 {
-        writer.fill(&mut journal, 10);
-    }
+    writer.fill_segments(&mut journal, 4);
     let (mut reader, mut at, mut count) = (journal.reader(), journal.start(), 0);
     while let Some(entry) = reader.entry(at) {
         assert_eq!(entry.offset, at);
@@ -24,9 +22,7 @@ fn what_left_the_journal_is_not_given_though_its_segment_is_held() {
     let config = config(dir.path());
     let mut journal = open(config.clone()).unwrap();
     let mut writer = Writer::new();
-    while journal.shared.segments().len() < 3 {
-        writer.fill(&mut journal, 10);
-    }
+    writer.fill_segments(&mut journal, 3);
     let (mut reader, start) = (journal.reader(), journal.start());
     assert!(reader.entry(start).is_some());
     assert_eq!(reader.segment_of(start), Some(segment_base(&config, 0)));

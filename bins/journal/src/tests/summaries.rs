@@ -86,9 +86,7 @@ fn until(condition: impl Fn() -> bool) {
 fn four(config: &JournalConfig) -> u64 {
     let mut journal = start(config, 0).0;
     let mut writer = Writer::new();
-    while journal.shared.segments().len() < 4 {
-        writer.fill(&mut journal, 10);
-    }
+    writer.fill_segments(&mut journal, 4);
     until(|| summaries(config).len() == 3);
     writer.count
 }
@@ -243,9 +241,7 @@ fn segments_are_summarised_in_parts_one_after_another_and_not_when_they_have_lef
     // Nobody else makes any.
     let mut journal = open(config.clone()).unwrap();
     let mut writer = Writer::new();
-    while journal.shared.segments().len() < 5 {
-        writer.fill(&mut journal, 100);
-    }
+    writer.fill_segments(&mut journal, 5);
     let full: Vec<_> = journal.shared.segments().iter().take(4).cloned().collect();
     let task = |segment: &Arc<Segment>| Task { segment: Arc::clone(segment), purpose: Purpose::Make };
     let tasks = full.iter().map(task).collect();
@@ -289,9 +285,7 @@ fn a_summary_that_is_not_worth_its_room_is_not_written() {
         let config = JournalConfig { segment_bytes: segment_len as u64, ..config(dir.path()) };
         let mut journal = open(config.clone()).unwrap();
         let mut writer = Writer::new();
-        while journal.shared.segments().len() < 2 {
-            writer.fill(&mut journal, 1_000);
-        }
+        writer.fill_segments(&mut journal, 2);
         let segment = Arc::clone(&journal.shared.segments()[0]);
         let limit = MIB.max(segment.extent().0 / 3);
         for (len, is_worth) in [(limit, true), (limit + 1, false)] {

@@ -76,6 +76,20 @@ fn what_is_behind_the_newest_link_is_counted_and_an_anchor_there_has_none() {
     }
 }
 
+/// A chain that was begun and got no link: what it should cover is behind its end, and nothing is missing.
+#[test]
+fn a_chain_without_links_covers_nothing_and_accuses_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = journal(chained(dir.path()), 12);
+    let chain = chain_path(&Listing::read(&path).unwrap().segments[0].path);
+    OpenOptions::new().write(true).open(&chain).unwrap().set_len(96).unwrap();
+    let verdict = look(&path);
+    assert_eq!((verdict.finding, verdict.linked, verdict.behind_chain), (None, 0, 12));
+    // The control: with a link that is not the first record's.
+    OpenOptions::new().write(true).open(&chain).unwrap().set_len(128).unwrap();
+    assert!(look(&path).finding.is_some());
+}
+
 #[test]
 fn an_anchor_for_the_first_record_without_a_link_is_beyond_the_chain() {
     let dir = tempfile::tempdir().unwrap();

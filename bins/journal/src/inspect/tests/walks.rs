@@ -30,6 +30,19 @@ fn counts(dir: &Path) -> Vec<u64> {
     (0..count).map(|segment| entries(dir, segment).len() as u64).collect()
 }
 
+/// A journal of five records, a walk that has read them and knew no more, and then three thousand others.
+fn walk_that_is_behind(config: JournalConfig) -> (Writer, Walk) {
+    let path = config.dir.clone();
+    let mut writer = Writer::new(config);
+    writer.write(5);
+    let mut walk = Walk::new(Listing::read(&path).unwrap());
+    assert_eq!(rest(&mut walk), (times(0..5), true));
+    assert_eq!(rest(&mut walk), (vec![], true));
+    writer.write(3_000);
+    assert!(counts(&path).len() >= 4);
+    (writer, walk)
+}
+
 #[test]
 fn a_walk_since_a_time_begins_with_the_segment_that_has_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -46,15 +59,7 @@ fn a_walk_since_a_time_begins_with_the_segment_that_has_it() {
 #[test]
 fn a_walk_that_was_at_the_end_goes_on_through_all_that_came_since() {
     let dir = tempfile::tempdir().unwrap();
-    let config = chained(dir.path());
-    let path = config.dir.clone();
-    let mut writer = Writer::new(config);
-    writer.write(5);
-    let mut walk = Walk::new(Listing::read(&path).unwrap());
-    assert_eq!(rest(&mut walk), (times(0..5), true));
-    assert_eq!(rest(&mut walk), (vec![], true));
-    writer.write(3_000);
-    assert!(counts(&path).len() >= 4);
+    let (_writer, mut walk) = walk_that_is_behind(chained(dir.path()));
     assert_eq!(rest(&mut walk), (times(5..3_005), true));
 }
 
@@ -63,14 +68,8 @@ fn segments_that_leave_while_a_walk_is_under_way_are_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let config = chained(dir.path());
     let path = config.dir.clone();
-    let mut writer = Writer::new(config);
-    // One stands at the end of the first segment, and knew no other.
-    writer.write(5);
-    let mut behind = Walk::new(Listing::read(&path).unwrap());
-    assert_eq!(rest(&mut behind), (times(0..5), true));
-    writer.write(3_000);
+    let (_writer, mut behind) = walk_that_is_behind(config);
     let (counts, segments) = (counts(&path), Listing::read(&path).unwrap().segments);
-    assert!(counts.len() >= 4);
     let mut ahead = Walk::new(Listing::read(&path).unwrap());
     for number in 0..counts[0] {
         let Step::Entry(found) = ahead.step().unwrap() else { panic!("record {number}") };
